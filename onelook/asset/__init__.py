@@ -1,0 +1,1 @@
+"""From a raw surface to a game-ready asset: clean, simplify, unwrap, bake, write."""

@@ -1,0 +1,1 @@
+"""Decode a picture safely, cut its subject out, centre it."""

@@ -1,0 +1,1 @@
+"""Surfaces of fields, worked out only where the surface is."""

@@ -1,0 +1,61 @@
+"""One way to run warp kernels: on the CPU with every core, on CUDA as they are.
+
+Warp compiles the same kernel source for both. A CPU launch uses one thread, but it releases
+Python's lock, so `launch` cuts the range into pieces and runs them side by side. For that every
+kernel of the project takes `first: int` as its first argument and works on item `first + wp.tid()`.
+Two items must never write the same memory: there are no atomics between CPU threads.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import numpy as np
+import warp as wp
+
+wp.config.log_level = wp.LOG_ERROR  # no banner on stderr; errors still raise
+
+Array = np.ndarray
+
+
+def thread_count() -> int:
+    """How many CPU threads a launch may use: the cores this process is allowed to run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(thread_count(), thread_name_prefix="kernel")
+
+
+def default_device() -> str:
+    """`cuda:0` where warp sees a GPU, else `cpu`."""
+    wp.init()
+    return "cuda:0" if wp.is_cuda_available() else "cpu"
+
+
+def launch(kernel: Any, count: int, inputs: list[Any], device: str, pieces: int | None = None):
+    """Run `kernel` for items 0..count-1; `inputs` follow the kernel's `first` argument.
+
+    On the CPU the range is cut into `pieces` (default: four per thread, so that uneven work
+    balances out); on CUDA it is one launch. Returns when the CPU work is done.
+    """
+    if count == 0:
+        return
+    wp.load_module(kernel.module, device=device)  # compile or read the cache once, not per thread
+    if not device.startswith("cpu"):
+        wp.launch(kernel, dim=count, inputs=[0, *inputs], device=device)
+        return
+    pieces = min(count, pieces or 4 * thread_count())
+    bounds = np.linspace(0, count, pieces + 1).astype(int).tolist()
+
+    def run(first: int, last: int) -> None:
+        wp.launch(kernel, dim=last - first, inputs=[first, *inputs], device=device)
+
+    for job in [_pool().submit(run, a, b) for a, b in zip(bounds, bounds[1:], strict=False)]:
+        job.result()

@@ -1,0 +1,1 @@
+"""Rasterise, shade and film an asset."""
