@@ -22,7 +22,8 @@ Array = np.ndarray
 class Material:
     """Material of N points, as glTF's metallic-roughness model has it.
 
-    base_color (N, 3) float32 0..1, sRGB-encoded; alpha, metallic, roughness (N,) float32 0..1, linear.
+    base_color (N, 3) float32 0..1, sRGB-encoded; alpha, metallic, roughness (N,) float32 0..1,
+    linear.
     """
 
     base_color: Array
@@ -46,7 +47,7 @@ class Appearance(Protocol):
     """Something that answers "which material has this point of the surface?"."""
 
     def sample(self, points: Array, normals: Array) -> Material:
-        """points (N, 3) and unit normals (N, 3) float32, canonical space -> Material of N points."""
+        """points and unit normals (N, 3) float32, canonical space -> Material of N points."""
         ...
 
 

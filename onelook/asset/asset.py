@@ -1,4 +1,4 @@
-"""Asset: a mesh ready for a game engine, with baked textures; what the writers and the renderer read.
+"""Asset: a mesh ready for a game engine, with baked textures.
 
 N vertices, M faces, T texture size in pixels.
 """
@@ -33,9 +33,10 @@ class Textures:
 class Asset:
     """A clean, simplified, UV-mapped mesh in canonical space (+Y up, front +Z) with its textures.
 
-    vertices, normals (N, 3) float32, unit normals; uvs (N, 2) float32 0..1, origin at the top left;
-    faces (M, 3) int32, counter-clockwise. Vertices are repeated along UV seams.
-    is_closed: every edge of the welded mesh has two faces. Where it is not, the material is double-sided.
+    vertices, normals (N, 3) float32, normals of unit length; uvs (N, 2) float32 0..1, origin at the
+    top left; faces (M, 3) int32, counter-clockwise. Vertices are repeated along UV seams.
+    is_closed: every edge of the welded mesh has two faces. Where not, the material is
+    double-sided.
     alpha_mode: glTF's "OPAQUE", "MASK" or "BLEND".
     """
 
