@@ -25,7 +25,7 @@ class SurfaceError(OnelookError, ValueError):
     """Triangles that cannot be turned into an asset, such as an empty or all-degenerate mesh."""
 
 
-class OutputError(OnelookError, OSError):
+class OutputError(OnelookError):
     """The output folder is not writable or its disk is full."""
 
 

@@ -39,6 +39,12 @@ def default_device() -> str:
     return "cuda:0" if wp.is_cuda_available() else "cpu"
 
 
+def device_memory_bytes() -> int:
+    """Memory of the GPU that `default_device` names, 0 without one."""
+    wp.init()
+    return wp.get_device("cuda:0").total_memory if wp.is_cuda_available() else 0
+
+
 def launch(kernel: Any, count: int, inputs: list[Any], device: str, pieces: int | None = None):
     """Run `kernel` for items 0..count-1; `inputs` follow the kernel's `first` argument.
 

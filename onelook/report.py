@@ -24,9 +24,15 @@ class Report:
         self.seconds: dict[str, float] = {}
         self.figures: dict[str, Figure] = {}
         self.notes: list[str] = []
+        self._plan: dict[str, float] = {}
         self._on_progress = on_progress
         self._on_note = on_note
         self._step = ""
+
+    def plan(self, shares: dict[str, float]) -> None:
+        """Say which steps will come, and the share of the time each is expected to take."""
+        total = sum(shares.values())
+        self._plan = {name: share / total for name, share in shares.items()}
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -44,6 +50,15 @@ class Report:
         """The step in progress is this far: 0..1."""
         if self._on_progress:
             self._on_progress(self._step, fraction)
+
+    def overall(self, fraction: float) -> float:
+        """How far the whole plan is, 0..1, when the step in progress is this far."""
+        done = 0.0
+        for name, share in self._plan.items():
+            if name == self._step:
+                return done + share * fraction
+            done += share
+        return fraction if not self._plan else 0.0
 
     def note(self, sentence: str) -> None:
         """Say something the user should know: a choice made, a fall-back taken."""

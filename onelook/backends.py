@@ -1,0 +1,104 @@
+"""The one table of backends: what each is, what it needs, and how it is loaded.
+
+A backend is imported only inside its loader. The table is in order of quality, best first: that is
+the order in which `auto` tries them. `relief` needs nothing, so `auto` always finds one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from onelook.errors import OptionError, WeightsError
+from onelook.foreground.foreground import Foreground
+from onelook.options import Options
+from onelook.report import Report
+from onelook.surface import Surface
+
+
+class Backend(Protocol):
+    """One system: a cut-out picture in, a surface out."""
+
+    def generate(self, foreground: Foreground, options: Options, report: Report) -> Surface: ...
+
+
+@dataclass(frozen=True)
+class BackendEntry:
+    """How the engine knows a backend.
+
+    weights: names in the weights manifest, all of which it needs. device_memory_gb: least GPU
+    memory it runs in with low-VRAM swapping; 0 where it needs no GPU.
+    """
+
+    summary: str
+    load: Callable[[str], Backend]
+    weights: tuple[str, ...] = ()
+    device_memory_gb: float = 0.0
+
+
+def _load_relief(device: str) -> Backend:
+    from relief_backend.pipeline import ReliefBackend
+
+    return ReliefBackend()
+
+
+BACKENDS: dict[str, BackendEntry] = {
+    "relief": BackendEntry("instant preview: the silhouette inflated, no weights", _load_relief),
+}
+
+
+def choose_backend(
+    model: str,
+    device_memory_gb: float,
+    report: Report,
+    backends: dict[str, BackendEntry] = BACKENDS,
+) -> str:
+    """The name of the backend for `model`, after resolving "auto"; says in the log what and why.
+
+    device_memory_gb: memory of the GPU, 0 without one.
+    Raises WeightsError when a named model lacks weights, OptionError when there is no such model.
+    """
+    if model != "auto":
+        if model not in backends:
+            raise OptionError(f"model must be one of auto, {', '.join(backends)}, got {model!r}")
+        if missing := _missing_weights(backends[model]):
+            raise WeightsError(
+                f"model {model} needs weights that are not on this machine: {', '.join(missing)};"
+                f" get them with: onelook weights pull {' '.join(missing)}"
+            )
+        return model
+    passed_over = []
+    for name, entry in backends.items():
+        obstacle = _obstacle(entry, device_memory_gb)
+        if obstacle is None:
+            report.note(_choice_note(name, entry, passed_over))
+            return name
+        passed_over.append(f"{name} ({obstacle})")
+    raise WeightsError(f"no model can run here: {'; '.join(passed_over)}")
+
+
+def _missing_weights(entry: BackendEntry) -> list[str]:
+    if not entry.weights:
+        return []
+    from onelook.weights.locate import missing_weights
+
+    return missing_weights(entry.weights)
+
+
+def _obstacle(entry: BackendEntry, device_memory_gb: float) -> str | None:
+    if missing := _missing_weights(entry):
+        return f"no weights: onelook weights pull {' '.join(missing)}"
+    if entry.device_memory_gb > device_memory_gb:
+        return f"needs a GPU with {entry.device_memory_gb:g} GB"
+    return None
+
+
+def _choice_note(name: str, entry: BackendEntry, passed_over: list[str]) -> str:
+    if passed_over:
+        why = f"not possible here: {'; '.join(passed_over)}"
+    elif entry.weights:
+        why = "the best model, and its weights are on this machine"
+    else:
+        why = "no other model is part of this version; onelook weights list shows what is planned"
+    return f"model auto: chose {name} ({entry.summary}); {why}"

@@ -1,0 +1,187 @@
+"""The command line: `onelook IMAGE... -o OUT [options]` and a few commands beside it.
+
+`--help` is made from `onelook/options.py`. Nothing heavy is imported before it is needed. Exit
+codes: 0 all pictures done, 1 at least one failed, 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from pathlib import Path
+
+from onelook import __version__
+from onelook.errors import OnelookError, OptionError
+from onelook.options import Options, option_fields, parse_options
+
+FILE_MEANINGS = {
+    "model_file": "textured 3D model (GLB)",
+    "video": "turntable video (MP4)",
+    "no_background_image": "picture without background (PNG)",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line with `argv` (default: the process's); returns the exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    command = COMMANDS.get(argv[0]) if argv else None
+    try:
+        return command(argv[1:]) if command else generate_command(argv)
+    except OnelookError as error:
+        print(f"onelook: error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, OptionError) else 1
+    except KeyboardInterrupt:
+        print("onelook: interrupted", file=sys.stderr)
+        return 130
+
+
+def generate_command(argv: list[str]) -> int:
+    """Pictures in, assets out; a picture that fails does not stop the others."""
+    arguments = _parse(_generate_parser(), argv)
+    given = {
+        name: value
+        for name, value in vars(arguments).items()
+        if name in Options.__dataclass_fields__ and value is not None
+    }
+    options = parse_options(given)
+
+    from onelook.engine import Engine
+
+    engine = Engine(device=arguments.device)
+    failed = 0
+    for picture, name in zip(arguments.images, _output_names(arguments.images), strict=True):
+        try:
+            _generate_one(engine, picture, name, options, arguments)
+        except OnelookError as error:
+            failed += 1
+            print(f"onelook: error: {picture}: {error}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _generate_one(engine, picture: Path, name: str, options: Options, arguments) -> None:
+    from onelook.progress import progress_report
+
+    with progress_report(picture.name, arguments.quiet) as report:
+        result = engine.generate(picture, options, arguments.output, name, report)
+    for key, path in result.files.items():
+        if path is not None:
+            size = result.metrics[f"megabytes.{key}"]
+            print(f"{path}  {FILE_MEANINGS[key]}, {size:.1f} MB")
+    if not arguments.quiet:
+        seconds, faces = result.metrics["seconds.total"], result.metrics.get("faces", 0)
+        print(f"{picture.name}: {seconds:.1f} s, {faces} faces, seed {options.seed}")
+
+
+def _output_names(pictures: list[Path]) -> list[str]:
+    """One name per picture: its stem, numbered where two pictures share one."""
+    names: list[str] = []
+    for picture in pictures:
+        stem, number = picture.stem, 1
+        while stem in names:
+            number += 1
+            stem = f"{picture.stem}-{number}"
+        names.append(stem)
+    return names
+
+
+def _generate_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="onelook",
+        usage="onelook IMAGE... -o OUT [options]",
+        description="One picture in, a textured 3D asset out: GLB, turntable video, cut-out.",
+        epilog="Commands: onelook doctor | warmup | weights (each with --help).",
+        allow_abbrev=False,
+    )
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="picture files")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="OUT", help="folder for the files"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N (default: auto)")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress, only file names")
+    parser.add_argument("--version", action="version", version=f"onelook {__version__}")
+    group = parser.add_argument_group("options")
+    for option in option_fields():
+        _add_option(group, option)
+    return parser
+
+
+def _add_option(group, option) -> None:
+    limits, default = option.metadata, option.default
+    help = option.metadata["help"].replace("%", "%%")
+    if isinstance(default, bool):
+        group.add_argument(
+            f"--{option.name}",
+            action=argparse.BooleanOptionalAction,
+            help=f"{help} (default: {'on' if default else 'off'})",
+        )
+        return
+    domain = ", ".join(limits["choices"]) or f"{limits['minimum']}..{limits['maximum']}"
+    group.add_argument(
+        f"--{option.name}",
+        metavar=type(default).__name__.upper(),
+        help=f"{help} [{domain}] (default: {default})",
+    )
+
+
+def _parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
+    """Parse with `-` and `_` alike in option names, and a suggestion for a misspelt one."""
+    known = [flag for action in parser._actions for flag in action.option_strings]
+    argv = [_canonical(word, known) for word in argv]
+    arguments, unknown = parser.parse_known_args(argv)
+    for word in unknown:
+        close = difflib.get_close_matches(word.split("=")[0], known, n=1)
+        hint = f"; did you mean {close[0]}?" if close else "; see onelook --help"
+        raise OptionError(f"there is no option {word.split('=')[0]}{hint}")
+    return arguments
+
+
+def _canonical(word: str, known: list[str]) -> str:
+    name, equals, value = word.partition("=")
+    by_spelling = {flag.replace("_", "-"): flag for flag in known if flag.startswith("--")}
+    return by_spelling.get(name.replace("_", "-"), name) + equals + value
+
+
+def warmup_command(argv: list[str]) -> int:
+    """Compile the kernels into the cache."""
+    import time
+
+    argparse.ArgumentParser(
+        prog="onelook warmup", description="Compile every kernel once, so that no request waits."
+    ).parse_args(argv)
+    from onelook.engine import Engine
+
+    start = time.perf_counter()
+    Engine().warm_up()
+    print(f"kernels are ready, {time.perf_counter() - start:.1f} s")
+    return 0
+
+
+def doctor_command(argv: list[str]) -> int:
+    """Say what is installed here and what is missing."""
+    argparse.ArgumentParser(
+        prog="onelook doctor",
+        description="Show device, versions, accelerated parts and weights; what each would bring.",
+    ).parse_args(argv)
+    from onelook.doctor import print_findings
+
+    print_findings()
+    return 0
+
+
+def weights_command(argv: list[str]) -> int:
+    """List, fetch and verify checkpoints."""
+    from onelook.weights.commands import add_commands, run
+
+    parser = argparse.ArgumentParser(
+        prog="onelook weights", description="List, fetch and verify the models' checkpoints."
+    )
+    add_commands(parser)
+    return run(parser.parse_args(argv))
+
+
+COMMANDS = {"doctor": doctor_command, "warmup": warmup_command, "weights": weights_command}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,199 @@
+"""Every user option once: name, type, default, range or choices, and help text.
+
+The doors (Cog, command line, REST, demo page) show these fields under these names and hand what
+they got to `parse_options`, so an option means the same everywhere. Importing this module is cheap.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from onelook.errors import OptionError
+
+MAX_SEED = 2147483647
+QUALITY_PRESETS = {  # name -> faces, texture pixels
+    "balanced": (500_000, 2048),
+    "high": (1_000_000, 4096),
+    "ultra": (2_000_000, 4096),
+}
+_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
+def _option(
+    default: Any,
+    help: str,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    return field(
+        default=default,
+        metadata={"help": help, "minimum": minimum, "maximum": maximum, "choices": choices},
+    )
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may ask of one generation; the defaults are the product's defaults."""
+
+    model: str = _option(
+        "auto",
+        "System that makes the shape. auto takes the best one whose weights are on this machine and"
+        " that fits its device; relief is an instant preview that needs no weights.",
+        choices=("auto", "relief"),
+    )
+    seed: int = _option(
+        42,
+        "Seed of every random number: same seed, same device, same files. relief has no randomness"
+        " and ignores it.",
+        0,
+        MAX_SEED,
+    )
+    randomize_seed: bool = _option(
+        False, "Draw a new seed for this run; the seed used is returned in the metrics."
+    )
+    preprocess_image: bool = _option(
+        True,
+        "Remove the background and crop to the subject. Off: the picture is taken as it is, with"
+        " its own alpha if it has one.",
+    )
+    return_no_background: bool = _option(
+        False, "Also return the picture with its background removed (PNG)."
+    )
+    generate_video: bool = _option(True, "Also return a turntable video (MP4, 4 s at 30 fps).")
+    generate_model: bool = _option(True, "Return the textured 3D model (GLB).")
+    pipeline_type: str = _option(
+        "1024_cascade",
+        "Resolution of the shape. TRELLIS.2 only; relief ignores it.",
+        choices=("512", "1024", "1024_cascade", "1536_cascade"),
+    )
+    sparse_structure_steps: int = _option(
+        12,
+        "Sampling steps of the sparse structure. TRELLIS and TRELLIS.2 only; relief ignores it.",
+        1,
+        50,
+    )
+    sparse_structure_cfg: float = _option(
+        7.5,
+        "Guidance scale of the sparse structure. TRELLIS and TRELLIS.2 only; relief ignores it.",
+        0,
+        15,
+    )
+    shape_slat_steps: int = _option(
+        12, "Sampling steps of the shape latent. TRELLIS.2 only; relief ignores it.", 1, 50
+    )
+    shape_slat_cfg: float = _option(
+        7.5, "Guidance scale of the shape latent. TRELLIS.2 only; relief ignores it.", 0, 15
+    )
+    tex_slat_steps: int = _option(
+        12, "Sampling steps of the texture latent. TRELLIS.2 only; relief ignores it.", 1, 50
+    )
+    tex_slat_cfg: float = _option(
+        7.5,
+        "Guidance scale of the texture latent; the authors of TRELLIS.2 use 1.0. TRELLIS.2 only;"
+        " relief ignores it.",
+        0,
+        15,
+    )
+    decimation_target: int = _option(
+        1_000_000,
+        "Most faces the model may have; used when quality is custom.",
+        500,
+        2_000_000,
+    )
+    texture_size: int = _option(
+        4096, "Width and height of the textures in pixels; used when quality is custom.", 256, 8192
+    )
+    quality: str = _option(
+        "custom",
+        "custom uses decimation_target and texture_size; balanced is 500k faces and 2048 pixels,"
+        " high 1M and 4096, ultra 2M and 4096.",
+        choices=("custom", "balanced", "high", "ultra"),
+    )
+
+    @property
+    def face_budget(self) -> int:
+        """Most faces of the asset, after `quality`."""
+        return QUALITY_PRESETS.get(self.quality, (self.decimation_target, 0))[0]
+
+    @property
+    def texture_pixels(self) -> int:
+        """Width and height of the textures in pixels, after `quality`."""
+        return QUALITY_PRESETS.get(self.quality, (0, self.texture_size))[1]
+
+    def with_drawn_seed(self) -> Options:
+        """These options with the seed of this run: a new one where `randomize_seed` is set."""
+        if not self.randomize_seed:
+            return self
+        return dataclasses.replace(self, seed=random.SystemRandom().randint(0, MAX_SEED))
+
+
+def option_fields() -> tuple[dataclasses.Field, ...]:
+    """The options in their order; `metadata` holds help, minimum, maximum and choices."""
+    return dataclasses.fields(Options)
+
+
+def parse_options(values: Mapping[str, Any]) -> Options:
+    """Checked options from what a door received (JSON values or text); defaults for the rest.
+
+    A whole float counts as an int, an int as a float, and text is read as the option's type.
+    Raises OptionError naming the option, what came and what was expected.
+    """
+    by_name = {option.name: option for option in option_fields()}
+    for name in values:
+        if name not in by_name:
+            raise OptionError(f"there is no option {name!r}{_suggestion(name, by_name)}")
+    return Options(**{name: _coerce(by_name[name], value) for name, value in values.items()})
+
+
+def _suggestion(word: str, known: Any) -> str:
+    close = difflib.get_close_matches(str(word), list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
+
+
+def _coerce(option: dataclasses.Field, value: Any) -> Any:
+    kind = type(option.default)
+    if kind is bool:
+        return _as_bool(option.name, value)
+    if kind is str:
+        return _as_choice(option, value)
+    return _as_number(option, value, kind)
+
+
+def _as_bool(name: str, value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    text = str(value).strip().lower()
+    if text in _TRUE + _FALSE:
+        return text in _TRUE
+    raise OptionError(f"{name} must be true or false, got {value!r}")
+
+
+def _as_choice(option: dataclasses.Field, value: Any) -> str:
+    choices = option.metadata["choices"]
+    if str(value) not in choices:
+        raise OptionError(f"{option.name} must be one of {', '.join(choices)}, got {str(value)!r}")
+    return str(value)
+
+
+def _as_number(option: dataclasses.Field, value: Any, kind: type) -> int | float:
+    low, high = option.metadata["minimum"], option.metadata["maximum"]
+    noun = "a whole number" if kind is int else "a number"
+    problem = OptionError(f"{option.name} must be {noun} from {low} to {high}, got {value!r}")
+    if isinstance(value, bool):
+        raise problem
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise problem from None
+    if not math.isfinite(number) or (kind is int and number != int(number)):
+        raise problem
+    if not low <= number <= high:
+        raise problem
+    return kind(number)
