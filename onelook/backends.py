@@ -62,7 +62,7 @@ def choose_backend(
     if model != "auto":
         if model not in backends:
             raise OptionError(f"model must be one of auto, {', '.join(backends)}, got {model!r}")
-        if missing := _missing_weights(backends[model]):
+        if missing := missing_weights_of(backends[model]):
             raise WeightsError(
                 f"model {model} needs weights that are not on this machine: {', '.join(missing)};"
                 f" get them with: onelook weights pull {' '.join(missing)}"
@@ -78,7 +78,8 @@ def choose_backend(
     raise WeightsError(f"no model can run here: {'; '.join(passed_over)}")
 
 
-def _missing_weights(entry: BackendEntry) -> list[str]:
+def missing_weights_of(entry: BackendEntry) -> list[str]:
+    """Names of the weights this backend needs and that are not on this machine."""
     if not entry.weights:
         return []
     from onelook.weights.locate import missing_weights
@@ -87,7 +88,7 @@ def _missing_weights(entry: BackendEntry) -> list[str]:
 
 
 def _obstacle(entry: BackendEntry, device_memory_gb: float) -> str | None:
-    if missing := _missing_weights(entry):
+    if missing := missing_weights_of(entry):
         return f"no weights: onelook weights pull {' '.join(missing)}"
     if entry.device_memory_gb > device_memory_gb:
         return f"needs a GPU with {entry.device_memory_gb:g} GB"

@@ -9,6 +9,7 @@ Two items must never write the same memory: there are no atomics between CPU thr
 from __future__ import annotations
 
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
@@ -16,7 +17,22 @@ from typing import Any
 import numpy as np
 import warp as wp
 
-wp.config.log_level = wp.LOG_ERROR  # no banner on stderr; errors still raise
+
+def _start_warp() -> None:
+    """Initialise warp without its banner and without its native warning that there is no GPU."""
+    wp.config.log_level = wp.LOG_ERROR  # errors still raise
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+            wp.init()
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+_start_warp()
 
 Array = np.ndarray
 
@@ -35,13 +51,11 @@ def _pool() -> ThreadPoolExecutor:
 
 def default_device() -> str:
     """`cuda:0` where warp sees a GPU, else `cpu`."""
-    wp.init()
     return "cuda:0" if wp.is_cuda_available() else "cpu"
 
 
 def device_memory_bytes() -> int:
     """Memory of the GPU that `default_device` names, 0 without one."""
-    wp.init()
     return wp.get_device("cuda:0").total_memory if wp.is_cuda_available() else 0
 
 
