@@ -197,3 +197,20 @@ def _as_number(option: dataclasses.Field, value: Any, kind: type) -> int | float
     if not low <= number <= high:
         raise problem
     return kind(number)
+
+
+def options_table() -> str:
+    """The options as a Markdown table; docs/options.md holds a copy that a test keeps equal."""
+    lines = ["| option | default | range or choices | meaning |", "| --- | --- | --- | --- |"]
+    for option in option_fields():
+        limits = option.metadata
+        domain = ", ".join(limits["choices"])
+        if limits["minimum"] is not None:
+            domain = f"{limits['minimum']}..{limits['maximum']}"
+        default = str(option.default).lower() if option.type == "bool" else option.default
+        lines.append(f"| `{option.name}` | {default} | {domain} | {limits['help']} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(options_table())
