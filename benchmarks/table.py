@@ -1,8 +1,8 @@
 """What every benchmark shares: figures with targets, one table, `--check` and `--write`.
 
 A benchmark collects `Figure`s and ends with `finish`. The table goes to standard output; `--write`
-also puts it into docs/performance.md between the benchmark's two markers; `--check` exits 1 and names
-every figure that misses its target.
+also puts it into docs/performance.md between the benchmark's two markers; `--check` exits 1 and
+names every figure that misses its target.
 """
 
 from __future__ import annotations
