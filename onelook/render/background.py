@@ -1,0 +1,107 @@
+"""What stands behind the object, and the soft shadow under it.
+
+The shadow is ambient occlusion of the floor: for every floor point, the cosine-weighted part of
+the sky that the object covers. It belongs to the object, so it is computed once and turns with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from onelook.render.scene import RenderScene
+from onelook.render.texture import srgb_decode
+
+Array = np.ndarray
+Color = tuple[int, int, int]
+SHADOW_SIZE = 128  # floor points per side
+_CELLS = 32  # the object is summed up in boxes, this many along its longest side
+
+
+@dataclass(frozen=True)
+class Background:
+    """A vertical gradient between two sRGB colours; shadow_strength 0..1 darkens the floor."""
+
+    top: Color
+    bottom: Color
+    shadow_strength: float = 0.0
+
+    @staticmethod
+    def plain(color: Color) -> Background:
+        """One sRGB colour, three bytes."""
+        return Background(color, color)
+
+    @staticmethod
+    def studio() -> Background:
+        """A light grey sweep that brightens towards the floor, with a contact shadow."""
+        return Background((226, 228, 231), (247, 247, 246), 0.75)
+
+    @property
+    def linear_top(self) -> Array:
+        """(3,) float32, linear light."""
+        return srgb_decode()[list(self.top)]
+
+    @property
+    def linear_bottom(self) -> Array:
+        """(3,) float32, linear light."""
+        return srgb_decode()[list(self.bottom)]
+
+
+def contact_shadow(scene: RenderScene) -> tuple[Any, float, float]:
+    """Darkness (P, P) float32 0..1 on the device, half its side, and the floor's height.
+
+    Rows run along +Z, columns along +X, object space; the floor touches the lowest vertex. Kept
+    with the scene.
+    """
+    if scene.shadow is None:
+        scene.shadow = _occlude_floor(scene)
+    return scene.shadow
+
+
+def _occlude_floor(scene: RenderScene) -> tuple[Any, float, float]:
+    import warp as wp
+
+    from onelook.kernels import launch
+    from onelook.render import shadow_kernels as kernels
+
+    asset, device = scene.asset, scene.device
+    ground = float(asset.vertices[:, 1].min())
+    spread = float(np.abs(asset.vertices[:, [0, 2]]).max())
+    reach = 3.0 * max(spread, 1e-6)
+    patches, areas = _summarise(asset.vertices, asset.faces)
+    shadow = wp.zeros((SHADOW_SIZE, SHADOW_SIZE), dtype=wp.float32, device=device)
+    inputs = [
+        wp.array(patches, dtype=wp.vec3, device=device),
+        wp.array(areas, dtype=wp.vec3, device=device),
+        asset.is_closed,
+        ground,
+        reach,
+        shadow,
+    ]
+    launch(kernels.occlude_floor, SHADOW_SIZE * SHADOW_SIZE, inputs, device)
+    return shadow, reach, ground
+
+
+def _summarise(vertices: Array, faces: Array) -> tuple[Array, Array]:
+    """Faces gathered by box of a grid: mean centres and summed area vectors, (K, 3) float32."""
+    corners = vertices[faces]  # (M, 3, 3)
+    centres = corners.mean(axis=1)
+    areas = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]) / 2
+    low, high = vertices.min(axis=0), vertices.max(axis=0)
+    box = np.floor((centres - low) / max((high - low).max(), 1e-6) * (_CELLS - 1e-3))
+    # opposite sides of a thin wall must not cancel out: one box per main direction of the normal
+    axis = np.abs(areas).argmax(axis=1)
+    side = axis * 2 + (np.take_along_axis(areas, axis[:, None], axis=1)[:, 0] < 0)
+    key = ((box[:, 0] * _CELLS + box[:, 1]) * _CELLS + box[:, 2]) * 6 + side
+    _, index = np.unique(key.astype(np.int64), return_inverse=True)
+    weight = np.linalg.norm(areas, axis=1) + 1e-12
+    total = np.bincount(index, weight)
+    patches, summed = (
+        np.stack([np.bincount(index, column) for column in array.T], axis=1)
+        for array in (centres * weight[:, None], areas)
+    )
+    return (patches / total[:, None]).astype(np.float32), summed.astype(np.float32)
+
+

@@ -1,0 +1,166 @@
+"""The rasteriser's one door: clip positions and faces in, the visible face of every pixel out.
+
+Three engines: warp on the CPU, warp on CUDA, and nvdiffrast where it is installed and asked for.
+The first two and the plain twin in raster_reference.py give identical faces.
+
+N vertices, M faces, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray
+LARGEST_SIDE = 16384  # pixels; keeps positions inside the range of raster_kernels.GUARD
+
+
+@dataclass(frozen=True)
+class Raster:
+    """What each pixel centre sees.
+
+    face_ids (H, W) int32, -1 where nothing. barycentrics (H, W, 2) float32: perspective-correct
+    weights of the face's first and second vertex; the third's is 1 minus both. depth (H, W)
+    float32: 0 near .. 1 far, 1 where nothing. Row 0 is the top.
+    """
+
+    face_ids: Array
+    barycentrics: Array
+    depth: Array
+
+
+def rasterize(
+    clip_positions: Array,
+    faces: Array,
+    width: int,
+    height: int,
+    *,
+    cull: bool = False,
+    device: str | None = None,
+    engine: str = "warp",
+) -> Raster:
+    """Find the nearest face at every pixel centre.
+
+    clip_positions (N, 4) float32, OpenGL clip space; faces (M, 3) int; width and height in pixels,
+    at most 16384. cull drops faces that turn clockwise on the screen. engine "nvdiffrast" needs
+    CUDA and that package; its subpixel rounding differs, so single pixels on edges may too.
+
+    Nothing is clipped at the near plane: a face with a vertex behind the camera, or farther from
+    the picture than 32768 pixels minus its size, is left out. Ties go to the lower face number.
+    Raises ValueError for sizes out of range and for an unknown engine.
+    """
+    if not (1 <= width <= LARGEST_SIDE and 1 <= height <= LARGEST_SIDE):
+        raise ValueError(f"the picture must be 1 to {LARGEST_SIDE} pixels wide and high, "
+                         f"got {width} x {height}")
+    if engine == "nvdiffrast":
+        from onelook.render.raster_nvdiffrast import rasterize_nvdiffrast
+
+        return rasterize_nvdiffrast(clip_positions, faces, width, height, cull=cull, device=device)
+    if engine != "warp":
+        raise ValueError(f"engine must be 'warp' or 'nvdiffrast', got {engine!r}")
+    return _rasterize_warp(clip_positions, faces, width, height, cull, device)
+
+
+def _rasterize_warp(
+    clip_positions: Array, faces: Array, width: int, height: int, cull: bool, device: str | None
+) -> Raster:
+    import warp as wp
+
+    from onelook.kernels import default_device, launch
+    from onelook.render import raster_kernels as kernels
+
+    device = device or default_device()
+    clip = wp.array(np.ascontiguousarray(clip_positions, np.float32), dtype=wp.vec4, device=device)
+    face_array = wp.array(np.ascontiguousarray(faces, np.int32), dtype=wp.vec3i, device=device)
+    screen = kernels.screen_array(len(clip), device)
+    launch(kernels.project_clip, len(clip), [clip, width, height, screen], device)
+    buffers = RasterBuffers(len(faces), width, height, device)
+    buffers.draw(screen, face_array, cull)
+    barycentrics = wp.empty((height, width), dtype=wp.vec2, device=device)
+    launch(
+        kernels.weigh_pixels,
+        width * height,
+        [screen, face_array, buffers.face_ids, barycentrics],
+        device,
+    )
+    return Raster(buffers.face_ids.numpy(), barycentrics.numpy(), buffers.depth.numpy())
+
+
+class RasterBuffers:
+    """The memory one picture size needs, kept from frame to frame.
+
+    face_ids (H, W) int32 and depth (H, W) float32 are warp arrays that `draw` fills; face_ids may
+    be given, as one layer of a larger array.
+    """
+
+    def __init__(
+        self, num_faces: int, width: int, height: int, device: str, face_ids: Any = None
+    ):
+        import warp as wp
+
+        self._device = device
+        self.face_ids = (
+            wp.empty((height, width), dtype=wp.int32, device=device)
+            if face_ids is None
+            else face_ids
+        )
+        self.depth = wp.empty((height, width), dtype=wp.float32, device=device)
+        if device.startswith("cpu"):
+            self._rows = wp.empty(max(num_faces, 1), dtype=wp.int32, device=device)
+        else:
+            self._keys = wp.empty((height, width), dtype=wp.int64, device=device)
+            self._large_count = wp.zeros(1, dtype=wp.int32, device=device)
+            self._large_faces = wp.empty(max(num_faces, 1), dtype=wp.int32, device=device)
+
+    def draw(
+        self, screen: Any, faces: Any, cull: bool, front: RasterBuffers | None = None
+    ) -> None:
+        """Draw projected vertices and faces; with `front`, only what lies behind that layer."""
+        if self._device.startswith("cpu"):
+            self._draw_bands(screen, faces, cull, front or self, front is not None)
+        else:
+            self._draw_atomic(screen, faces, cull, front or self, front is not None)
+
+    def _draw_bands(
+        self, screen: Any, faces: Any, cull: bool, front: RasterBuffers, peel: bool
+    ) -> None:
+        from onelook.kernels import launch, thread_count
+        from onelook.render import raster_kernels as kernels
+
+        height, width = self.face_ids.shape
+        launch(
+            kernels.find_rows,
+            len(faces),
+            [screen, faces, cull, width, height, self._rows],
+            self._device,
+        )
+        band_rows = max(8, -(-height // (8 * thread_count())))  # 8 bands a thread even out the work
+        bands = -(-height // band_rows)
+        inputs = [screen, faces, self._rows, band_rows, peel, front.face_ids, front.depth]
+        launch(
+            kernels.draw_band, bands, [*inputs, self.face_ids, self.depth], self._device, bands
+        )
+
+    def _draw_atomic(
+        self, screen: Any, faces: Any, cull: bool, front: RasterBuffers, peel: bool
+    ) -> None:
+        from onelook.kernels import launch
+        from onelook.render import raster_kernels as kernels
+
+        self._keys.fill_(kernels.EMPTY_KEY)
+        self._large_count.zero_()
+        target = [peel, front._keys, self._keys, self._large_count, self._large_faces]
+        launch(kernels.offer_faces, len(faces), [screen, faces, cull, *target], self._device)
+        groups = 1024
+        launch(
+            kernels.offer_large_faces,
+            groups * kernels.LANES,
+            [groups, screen, faces, *target],
+            self._device,
+        )
+        height, width = self.face_ids.shape
+        launch(
+            kernels.read_keys, width * height, [self._keys, self.face_ids, self.depth], self._device
+        )

@@ -1,0 +1,278 @@
+"""The one kernel that turns rasterised faces into a picture.
+
+Per pixel: for every sample and layer, the face's attributes at that point, its textures, light,
+tone mapping; then the mean of the samples over the background, and sRGB.
+"""
+
+from __future__ import annotations
+
+import warp as wp
+
+from onelook.render.light_kernels import Light, light_surface, tone_map
+from onelook.render.raster_kernels import ScreenVertex, edge
+from onelook.render.texture_kernels import Texture, sample
+
+wp.set_module_options({"enable_backward": False})
+
+MASK, BLEND = wp.constant(1), wp.constant(2)  # alpha modes; 0 is opaque
+COHERENT = wp.constant(0.96)  # cosine of normals that are lit together, about 16 degrees
+
+
+@wp.struct
+class Corner:
+    """What a vertex carries besides its position; object space."""
+
+    normal: wp.vec3
+    uv: wp.vec2
+
+
+@wp.struct
+class Scene:
+    """An asset on a device."""
+
+    positions: wp.array(dtype=wp.vec3)
+    corners: wp.array(dtype=Corner)
+    faces: wp.array(dtype=wp.vec3i)
+    color: Texture
+    surface: Texture  # metallic, roughness, tangent-space normal x and y
+    has_surface: wp.bool
+    has_normals: wp.bool
+    metallic: wp.float32
+    roughness: wp.float32
+    alpha_mode: wp.int32
+
+
+@wp.struct
+class View:
+    """The camera in studio space; ray = forward + x * across + y * up for x, y in -1..1."""
+
+    to_studio: wp.mat33
+    across: wp.vec3
+    up: wp.vec3
+    backward: wp.vec3
+    eye: wp.vec3
+    is_pinhole: wp.bool
+
+
+@wp.struct
+class Backdrop:
+    """What is behind the object; colours linear. ground is the height of the floor."""
+
+    is_transparent: wp.bool
+    top: wp.vec3
+    bottom: wp.vec3
+    shadow: wp.array2d(dtype=wp.float32)  # darkness over the square -reach..reach of x and z
+    strength: wp.float32
+    reach: wp.float32
+    ground: wp.float32
+
+
+@wp.struct
+class Point:
+    """The material and normal (studio space) of a point of the surface."""
+
+    color: wp.vec3
+    alpha: wp.float32
+    metallic: wp.float32
+    roughness: wp.float32
+    normal: wp.vec3
+
+
+@wp.func
+def bend_normal(
+    scene: Scene, corner: wp.vec3i, du: wp.vec2, dv: wp.vec2, normal: wp.vec3, bent: wp.vec2
+) -> wp.vec3:
+    """A tangent-space normal x, y -1..1 (+X right, +Y up in the picture) to object space.
+
+    du, dv: uv along the face's two edges from its first vertex. The tangent follows from them.
+    """
+    origin = scene.positions[corner[0]]
+    p, q = scene.positions[corner[1]] - origin, scene.positions[corner[2]] - origin
+    determinant = du[0] * dv[1] - dv[0] * du[1]
+    if wp.abs(determinant) < 1.0e-20:
+        return normal
+    tangent = (p * dv[1] - q * du[1]) / determinant
+    upward = (p * dv[0] - q * du[0]) / determinant  # against v, which runs down the picture
+    tangent = wp.normalize(tangent - normal * wp.dot(tangent, normal))
+    upward = wp.normalize(upward - normal * wp.dot(upward, normal))
+    z = wp.sqrt(wp.max(1.0 - wp.dot(bent, bent), 0.0))
+    return wp.normalize(tangent * bent[0] + upward * bent[1] + normal * z)
+
+
+@wp.func
+def point_at(
+    scene: Scene,
+    view: View,
+    screen: wp.array(dtype=ScreenVertex),
+    face: int,
+    x: int,
+    y: int,
+    level_bias: float,
+) -> Point:
+    """The surface point of `face` at a position in 1/256 samples."""
+    corner = scene.faces[face]
+    a, b, c = screen[corner[0]], screen[corner[1]], screen[corner[2]]
+    area = float(edge(a, b, c.x, c.y))
+    # perspective-correct weights: linear in the picture over clip w, renormalised
+    in_a = float(edge(b, c, x, y)) / area * a.inverse_w
+    in_b = float(edge(c, a, x, y)) / area * b.inverse_w
+    in_c = float(edge(a, b, x, y)) / area * c.inverse_w
+    total = in_a + in_b + in_c
+    in_a, in_b, in_c = in_a / total, in_b / total, in_c / total
+    ca, cb, cc = scene.corners[corner[0]], scene.corners[corner[1]], scene.corners[corner[2]]
+    uv = ca.uv * in_a + cb.uv * in_b + cc.uv * in_c
+
+    # change of uv per sample step: the weights' own derivatives, by the quotient rule
+    scale = 256.0 / (area * total)
+    da, db, dc = a.inverse_w * scale, b.inverse_w * scale, c.inverse_w * scale
+    from_a, from_b, from_c = ca.uv - uv, cb.uv - uv, cc.uv - uv
+    across = from_a * (da * float(b.y - c.y)) + from_b * (db * float(c.y - a.y))
+    across += from_c * (dc * float(a.y - b.y))
+    down = from_a * (da * float(c.x - b.x)) + from_b * (db * float(a.x - c.x))
+    down += from_c * (dc * float(b.x - a.x))
+    footprint = wp.max(wp.dot(across, across), wp.dot(down, down))
+    level = 0.5 * wp.log2(footprint * float(scene.color.size * scene.color.size) + 1.0e-12)
+    level += level_bias
+
+    point = Point()
+    color = sample(scene.color, uv, level)
+    point.color = wp.vec3(color[0], color[1], color[2])
+    point.alpha = 1.0
+    if scene.alpha_mode == BLEND:
+        point.alpha = color[3]
+    elif scene.alpha_mode == MASK:
+        point.alpha = wp.where(color[3] < 0.5, 0.0, 1.0)
+    point.metallic = scene.metallic
+    point.roughness = scene.roughness
+    normal = wp.normalize(ca.normal * in_a + cb.normal * in_b + cc.normal * in_c)
+    if scene.has_surface:
+        texel = sample(scene.surface, uv, level)
+        point.metallic = texel[0]
+        point.roughness = texel[1]
+        if scene.has_normals:
+            bent = wp.vec2(texel[2] * 2.0 - 1.0, texel[3] * 2.0 - 1.0)
+            normal = bend_normal(scene, corner, cb.uv - ca.uv, cc.uv - ca.uv, normal, bent)
+    if area > 0.0:  # clockwise on the screen: the back of an open surface
+        normal = -normal
+    point.normal = view.to_studio * normal
+    return point
+
+
+@wp.func
+def backdrop_at(backdrop: Backdrop, eye: wp.vec3, ray: wp.vec3, to_studio: wp.mat33, v: float):
+    """Colour behind the object along a ray; v runs from 0 at the top of the picture to 1."""
+    color = backdrop.top + (backdrop.bottom - backdrop.top) * v
+    if backdrop.strength > 0.0 and ray[1] < -1.0e-4 and eye[1] > backdrop.ground:
+        floor_point = eye + ray * ((backdrop.ground - eye[1]) / ray[1])
+        inside = wp.transpose(to_studio) * floor_point  # the shadow turns with the object
+        size = backdrop.shadow.shape[0]
+        x = (inside[0] / backdrop.reach * 0.5 + 0.5) * float(size) - 0.5
+        y = (inside[2] / backdrop.reach * 0.5 + 0.5) * float(size) - 0.5
+        if x >= 0.0 and y >= 0.0 and x < float(size - 1) and y < float(size - 1):
+            column, row = int(x), int(y)
+            fx, fy = x - float(column), y - float(row)
+            upper = wp.lerp(backdrop.shadow[row, column], backdrop.shadow[row, column + 1], fx)
+            lower = wp.lerp(
+                backdrop.shadow[row + 1, column], backdrop.shadow[row + 1, column + 1], fx
+            )
+            color = color * (1.0 - backdrop.strength * wp.lerp(upper, lower, fy))
+    return color
+
+
+@wp.func
+def pack(color: wp.vec3, alpha: float, encode: wp.array(dtype=wp.uint8)) -> wp.uint32:
+    """Linear colour and alpha to RGBA bytes, red lowest."""
+    packed = wp.uint32(wp.clamp(alpha, 0.0, 1.0) * 255.0 + 0.5) << wp.uint32(24)
+    steps = float(encode.shape[0] - 1)
+    for channel in range(3):
+        index = int(wp.clamp(color[channel], 0.0, 1.0) * steps + 0.5)
+        packed = packed | (wp.uint32(encode[index]) << wp.uint32(8 * channel))
+    return packed
+
+
+@wp.kernel
+def shade_pixels(
+    first: int,
+    scene: Scene,
+    view: View,
+    light: Light,
+    backdrop: Backdrop,
+    screen: wp.array(dtype=ScreenVertex),
+    layers: wp.array3d(dtype=wp.int32),
+    samples: int,
+    unlit: bool,
+    encode: wp.array(dtype=wp.uint8),
+    image: wp.array2d(dtype=wp.uint32),
+):
+    """One item: a pixel. layers (K, H * samples, W * samples): face ids, nearest layer first.
+
+    Samples whose normals agree are lit together: light is far away, so it depends on the normal and
+    the material alone.
+    """
+    pixel = first + wp.tid()
+    width, height = image.shape[1], image.shape[0]
+    row, column = pixel // width, pixel % width
+    num_layers = layers.shape[0]
+    u = (float(column) + 0.5) / float(width)
+    v = (float(row) + 0.5) / float(height)
+    shift = view.across * (2.0 * u - 1.0) + view.up * (1.0 - 2.0 * v)
+    nothing = wp.vec3(0.0, 0.0, 0.0)
+    eye = view.eye + wp.where(view.is_pinhole, nothing, shift)
+    ray = wp.where(view.is_pinhole, shift, nothing) - view.backward
+    towards_eye = -wp.normalize(ray)
+
+    share = 1.0 / float(samples * samples)
+    total = samples * samples * num_layers
+    picture = wp.vec3(0.0, 0.0, 0.0)  # lit colour times weight
+    coverage = float(0.0)
+    group_color, group_normal = wp.vec3(0.0, 0.0, 0.0), wp.vec3(0.0, 0.0, 0.0)
+    group_weight, group_metallic, group_roughness = float(0.0), float(0.0), float(0.0)
+    passing = float(1.0)  # light that the layers in front let through
+    for i in range(total + 1):
+        point = Point()
+        weight = float(0.0)
+        if i < total:
+            sample_index, layer = i // num_layers, i % num_layers
+            if layer == 0:
+                passing = float(1.0)
+            sample_row = row * samples + sample_index // samples
+            sample_column = column * samples + sample_index % samples
+            face = layers[layer, sample_row, sample_column]
+            if face >= 0 and passing > 0.0:
+                x, y = sample_column * 256 + 128, sample_row * 256 + 128
+                point = point_at(scene, view, screen, face, x, y, 0.0)
+                weight = passing * point.alpha * share
+                passing = passing * (1.0 - point.alpha)
+        apart = wp.dot(point.normal, group_normal) < COHERENT * wp.length(group_normal)
+        if group_weight > 0.0 and (i == total or (weight > 0.0 and apart)):
+            color = group_color / group_weight
+            if not unlit:
+                color = tone_map(
+                    light_surface(
+                        light,
+                        color,
+                        group_metallic / group_weight,
+                        group_roughness / group_weight,
+                        wp.normalize(group_normal),
+                        towards_eye,
+                    )
+                )
+            picture += color * group_weight
+            coverage += group_weight
+            group_color, group_normal = wp.vec3(0.0, 0.0, 0.0), wp.vec3(0.0, 0.0, 0.0)
+            group_weight, group_metallic, group_roughness = float(0.0), float(0.0), float(0.0)
+        if weight > 0.0:
+            group_color += point.color * weight
+            group_normal += point.normal * weight
+            group_weight += weight
+            group_metallic += point.metallic * weight
+            group_roughness += point.roughness * weight
+
+    if backdrop.is_transparent:
+        image[row, column] = pack(picture / wp.max(coverage, 1.0e-6), coverage, encode)
+    else:
+        color = picture
+        if coverage < 0.999:
+            behind = backdrop_at(backdrop, eye, ray, view.to_studio, v)
+            color = color + behind * (1.0 - coverage)
+        image[row, column] = pack(color, 1.0, encode)
