@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import math
 import random
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -148,13 +149,18 @@ def parse_options(values: Mapping[str, Any]) -> Options:
     by_name = {option.name: option for option in option_fields()}
     for name in values:
         if name not in by_name:
-            raise OptionError(f"there is no option {name!r}{_suggestion(name, by_name)}")
+            raise OptionError(f"there is no option {_shown(name)}{_suggestion(name, by_name)}")
     return Options(**{name: _coerce(by_name[name], value) for name, value in values.items()})
 
 
 def _suggestion(word: str, known: Any) -> str:
     close = difflib.get_close_matches(str(word), list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
+
+
+def _shown(value: Any) -> str:
+    """The value as an error shows it: in quotes if text, its middle left out where it is long."""
+    return reprlib.repr(value)
 
 
 def _coerce(option: dataclasses.Field, value: Any) -> Any:
@@ -172,20 +178,22 @@ def _as_bool(name: str, value: Any) -> bool:
     text = str(value).strip().lower()
     if text in _TRUE + _FALSE:
         return text in _TRUE
-    raise OptionError(f"{name} must be true or false, got {value!r}")
+    raise OptionError(f"{name} must be true or false, got {_shown(value)}")
 
 
 def _as_choice(option: dataclasses.Field, value: Any) -> str:
     choices = option.metadata["choices"]
     if str(value) not in choices:
-        raise OptionError(f"{option.name} must be one of {', '.join(choices)}, got {str(value)!r}")
+        raise OptionError(
+            f"{option.name} must be one of {', '.join(choices)}, got {_shown(str(value))}"
+        )
     return str(value)
 
 
 def _as_number(option: dataclasses.Field, value: Any, kind: type) -> int | float:
     low, high = option.metadata["minimum"], option.metadata["maximum"]
     noun = "a whole number" if kind is int else "a number"
-    problem = OptionError(f"{option.name} must be {noun} from {low} to {high}, got {value!r}")
+    problem = OptionError(f"{option.name} must be {noun} from {low} to {high}, got {_shown(value)}")
     if isinstance(value, bool):
         raise problem
     try:
