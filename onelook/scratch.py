@@ -1,13 +1,15 @@
 """One scratch folder per process, emptied between requests and gone with the process.
 
-A killed process cannot clean up, so a new one also removes the folders of processes that are gone.
+A killed process cannot clean up, so a new one also removes the folders that nobody holds. A folder
+is held by a lock, which the system lets go when its process ends, however it ends. A process id in
+the name would not do: after a restart the ids come again, and containers may share a folder.
 """
 
 from __future__ import annotations
 
 import atexit
+import fcntl
 import os
-import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -16,16 +18,18 @@ _PREFIX = "onelook-scratch-"
 
 
 class Scratch:
-    """`folder` belongs to this process alone."""
+    """`folder` belongs to this object alone, for as long as its process lives."""
 
     def __init__(self, root: Path | None = None):
         root = Path(root or tempfile.gettempdir())
+        root.mkdir(parents=True, exist_ok=True)
         _remove_orphans(root)
-        self.folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=root))
+        self.folder, self._lock = _hold_new_folder(root)
         atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
 
     def empty(self) -> None:
         """Remove everything in the folder; the folder stays."""
+        self.folder.mkdir(mode=0o700, exist_ok=True)
         for entry in self.folder.iterdir():
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry, ignore_errors=True)
@@ -33,18 +37,33 @@ class Scratch:
                 entry.unlink(missing_ok=True)
 
 
+def _hold_new_folder(root: Path) -> tuple[Path, int | None]:
+    """A new folder and the descriptor that holds it; None where locks are not supported."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
+        lock = _lock(folder, wait=True)
+        if folder.exists():
+            return folder, lock
+        # another start took it for an orphan just before it was locked
+
+
 def _remove_orphans(root: Path) -> None:
-    for folder in root.glob(f"{_PREFIX}*"):
-        owner = re.match(rf"{_PREFIX}(\d+)-", folder.name)
-        if owner and not _is_running(int(owner[1])):
+    for folder in root.glob(f"{_PREFIX}*/"):
+        lock = _lock(folder)
+        if lock is not None:
             shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
 
 
-def _is_running(pid: int) -> bool:
+def _lock(folder: Path, wait: bool = False) -> int | None:
+    """The folder's descriptor, locked; None where another holds it, or it is gone or foreign."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
