@@ -1,0 +1,141 @@
+"""Who is next to whom in a triangle mesh: edges, neighbours, components.
+
+Half-edge h = 3 * face + corner runs from `faces[face, corner]` to the face's next corner; every
+face has three. An edge is an unordered pair of vertices with all half-edges that run along it.
+
+N vertices, M faces, E edges, P pairs of half-edges that share an edge.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Edges:
+    """The edges of a mesh, in order of their vertices.
+
+    ends (E, 2) int32, lower vertex first. uses (E,): half-edges of each edge, 2 on a manifold.
+    The half-edges of edge e are `order[start[e] : start[e] + uses[e]]`, ascending.
+    of_half (3M,): the edge of each half-edge.
+    """
+
+    ends: Array
+    uses: Array
+    order: Array
+    start: Array
+    of_half: Array
+
+    def paired(self) -> Array:
+        """(P, 2) half-edges of every edge with exactly two."""
+        first = self.start[self.uses == 2]
+        return np.stack([self.order[first], self.order[first + 1]], 1)
+
+    def boundary(self) -> Array:
+        """(B,) half-edges of every edge with only one, ascending."""
+        return np.sort(self.order[self.start[self.uses == 1]])
+
+    def crowded(self) -> Array:
+        """(H,) half-edges of every edge with more than two, ordered by edge, then half-edge."""
+        return self.order[np.repeat(self.uses > 2, self.uses)]
+
+
+def find_edges(faces: Array) -> Edges:
+    """All edges of faces (M, 3)."""
+    tails = faces.ravel()
+    heads = half_edge_heads(faces)
+    count = int(faces.max()) + 1 if len(faces) else 1
+    keys = np.minimum(tails, heads).astype(np.int64) * count + np.maximum(tails, heads)
+    order = np.argsort(keys)
+    ordered = keys[order]
+    is_first = np.ones(len(keys), bool)
+    np.not_equal(ordered[1:], ordered[:-1], out=is_first[1:])
+    start = np.flatnonzero(is_first)
+    uses = np.diff(start, append=len(keys))
+    order = _settle_ties(order, start, uses)
+    of_half = np.empty(len(keys), np.int32)
+    of_half[order] = np.cumsum(is_first, dtype=np.int32) - 1
+    first_keys = ordered[start]
+    ends = np.stack([first_keys // count, first_keys % count], 1).astype(np.int32)
+    return Edges(ends=ends, uses=uses, order=order, start=start, of_half=of_half)
+
+
+def _settle_ties(order: Array, start: Array, uses: Array) -> Array:
+    """Ascending half-edges within each edge: the sort's own order of ties varies with the CPU."""
+    two = start[uses == 2]
+    a, b = order[two], order[two + 1]
+    order[two], order[two + 1] = np.minimum(a, b), np.maximum(a, b)
+    many = uses > 2
+    if many.any():
+        places = np.flatnonzero(np.repeat(many, uses))
+        edge = np.repeat(np.arange(len(uses)), uses)[places]
+        order[places] = order[places][np.lexsort((order[places], edge))]
+    return order
+
+
+def half_edge_heads(faces: Array) -> Array:
+    """(3M,) vertex at which each half-edge ends."""
+    return faces[:, [1, 2, 0]].ravel()
+
+
+def next_half_edge(half: Array) -> Array:
+    """The half-edge after this one in its face."""
+    return half - half % 3 + (half + 1) % 3
+
+
+def components(links: Array, count: int) -> tuple[int, Array]:
+    """Connected components of `count` items joined by links (P, 2) -> number, label per item."""
+    weights = np.ones(len(links))  # float64: what csgraph works in, so that it makes no copy
+    graph = coo_matrix((weights, (links[:, 0], links[:, 1])), shape=(count, count))
+    number, label = connected_components(graph, directed=False)
+    return number, label
+
+
+def face_parts(faces: Array, vertex_count: int) -> tuple[int, Array]:
+    """Parts of the mesh that share no vertex -> number of parts, part of each face (M,)."""
+    links = np.concatenate([faces[:, :2], faces[:, 1:]])
+    _, label = components(links, vertex_count)
+    return _renumber(label[faces[:, 0]])
+
+
+def sheets(pairs: Array, face_count: int) -> tuple[int, Array]:
+    """Parts joined across the half-edge pairs (P, 2) -> number, sheet of each face (M,)."""
+    return components(pairs // 3, face_count)
+
+
+def _renumber(label: Array) -> tuple[int, Array]:
+    used = np.zeros(int(label.max()) + 1, bool)
+    used[label] = True
+    return int(used.sum()), (np.cumsum(used) - 1)[label]
+
+
+def compact(vertices: Array, faces: Array) -> tuple[Array, Array]:
+    """Drop vertices that no face uses; the very same arrays where there are none."""
+    used = np.zeros(len(vertices), bool)
+    used[faces] = True
+    if used.all():
+        return vertices, faces
+    index = np.cumsum(used, dtype=np.int32) - np.int32(1)
+    return vertices[used], index[faces]
+
+
+def face_crosses(vertices: Array, faces: Array) -> Array:
+    """(M, 3) float32: each face's normal, as long as twice its area."""
+    a = vertices[faces[:, 0]]
+    return np.cross(vertices[faces[:, 1]] - a, vertices[faces[:, 2]] - a)
+
+
+def face_areas(vertices: Array, faces: Array) -> Array:
+    """(M,) float32 areas."""
+    return np.float32(0.5) * np.sqrt(np.square(face_crosses(vertices, faces)).sum(1))
+
+
+def is_closed(faces: Array) -> bool:
+    """Whether every edge has exactly two faces, by vertex index."""
+    return bool(len(faces)) and bool((find_edges(faces).uses == 2).all())

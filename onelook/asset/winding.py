@@ -1,0 +1,105 @@
+"""Turn the faces of a mesh the same way round, and outward.
+
+Neighbours agree when they run along their common edge in opposite directions. Meshes from a dual
+grid leave the direction to chance, so agreement is spread from face to face: first the patches that
+already agree are found, then a tree over the patches says which to flip. Where a surface has only
+one side (a Moebius band) some neighbours must go on disagreeing; the caller cuts there.
+
+M faces, P pairs of half-edges on a common edge, S sheets (parts joined across pairs).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import breadth_first_order
+
+from onelook.asset.topology import Edges, components
+
+Array = np.ndarray
+
+THIN_VOLUME = 0.01  # of area ** 1.5 (a sphere has 0.094): below, the volume's sign means little
+
+
+def agreeing(faces: Array, pairs: Array) -> Array:
+    """(P,) bool: whether the two half-edges of each pair run in opposite directions."""
+    tails = faces.ravel()
+    return tails[pairs[:, 0]] != tails[pairs[:, 1]]
+
+
+def flip_faces(faces: Array, edges: Edges, flip: Array) -> tuple[Array, Edges]:
+    """Turn the faces round where `flip` (M,) is true; the very same objects if there are none.
+
+    A face (a, b, c) becomes (a, c, b): its first and third half-edges change places.
+    """
+    if not flip.any():
+        return faces, edges
+    turned = np.where(flip[:, None], faces[:, [0, 2, 1]], faces)
+    face, corner = np.divmod(edges.order, 3)
+    order = np.where(flip[face], 3 * face + 2 - corner, edges.order)
+    of_half = edges.of_half.reshape(-1, 3)
+    of_half = np.where(flip[:, None], of_half[:, ::-1], of_half).ravel()
+    return turned, replace(edges, order=order, of_half=of_half)
+
+
+def flips_to_agree(faces: Array, pairs: Array) -> Array:
+    """(M,) bool: faces to flip so that neighbours agree wherever the surface has two sides.
+
+    Of the two ways to do that for a sheet, the one that flips fewer faces.
+    """
+    agree = agreeing(faces, pairs)
+    if agree.all():
+        return np.zeros(len(faces), bool)
+    patch_count, patch = components(pairs[agree] // 3, len(faces))
+    links = patch[pairs[~agree] // 3]
+    links = links[links[:, 0] != links[:, 1]]
+    sheet_count, sheet = components(links, patch_count)
+    flip = _two_colours(links, sheet, patch_count)[patch]
+    sheet = sheet[patch]
+    balance = np.bincount(sheet, np.where(flip, 1.0, -1.0), sheet_count)
+    return flip ^ (balance > 0)[sheet]
+
+
+def _two_colours(links: Array, part: Array, count: int) -> Array:
+    """(count,) bool: colours of nodes such that links of a breadth-first tree join different ones.
+
+    part (count,): the connected component of each node.
+    """
+    _, roots = np.unique(part, return_index=True)
+    rows = np.concatenate([links[:, 0], np.full(len(roots), count)])  # node `count` is the root
+    columns = np.concatenate([links[:, 1], roots])
+    graph = coo_matrix((np.ones(len(rows)), (rows, columns)), shape=(count + 1, count + 1))
+    _, parent = breadth_first_order(graph.tocsr(), count, directed=False)
+    parent[count] = count
+    colour = parent != count  # of a node against its ancestor, which moves up by doubling
+    ancestor = parent.copy()
+    while (ancestor != count).any():
+        colour = colour ^ colour[ancestor]
+        ancestor = ancestor[ancestor]
+    return colour[:count]
+
+
+def flips_to_face_outward(vertices: Array, faces: Array, sheet: Array, count: int) -> Array:
+    """(M,) bool: faces of sheets that are inside out.
+
+    sheet (M,): the sheet of each face, 0 <= sheet < count; its faces agree already. The sign of the
+    volume decides, holes closed by cones to the sheet's centre. Nothing is said of sheets too thin
+    for that: they keep the direction they have.
+    """
+    volume, area = sheet_volumes(vertices, faces, sheet, count)
+    return (volume < -THIN_VOLUME * area**1.5)[sheet]
+
+
+def sheet_volumes(vertices: Array, faces: Array, sheet: Array, count: int) -> tuple[Array, Array]:
+    """Signed volume and area of each sheet, (S,) float64 each."""
+    corners = vertices[faces].astype(np.float64)  # (M, 3, 3)
+    cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    area = np.bincount(sheet, np.sqrt(np.square(cross).sum(1)), count) / 2
+    centres = corners.mean(1)
+    weight = np.bincount(sheet, minlength=count)
+    middle = np.stack([np.bincount(sheet, centres[:, k], count) for k in range(3)], 1)
+    middle /= np.maximum(weight, 1)[:, None]
+    heights = np.einsum("ij,ij->i", corners[:, 0] - middle[sheet], cross)
+    return np.bincount(sheet, heights, count) / 6, area
