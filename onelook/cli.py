@@ -1,13 +1,14 @@
 """The command line: `onelook IMAGE... -o OUT [options]` and a few commands beside it.
 
 `--help` is made from `onelook/options.py`. Nothing heavy is imported before it is needed. Exit
-codes: 0 all pictures done, 1 at least one failed, 2 wrong usage, 130 interrupted.
+codes: 0 all pictures done, 1 at least one failed, 2 wrong usage, 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
 
 import argparse
 import difflib
+import signal
 import sys
 from pathlib import Path
 
@@ -45,6 +46,7 @@ def generate_command(argv: list[str]) -> int:
         if name in Options.__dataclass_fields__ and value is not None
     }
     options = parse_options(given)
+    signal.signal(signal.SIGTERM, _terminate)
 
     from onelook.engine import Engine
 
@@ -53,10 +55,18 @@ def generate_command(argv: list[str]) -> int:
     for picture, name in zip(arguments.images, _output_names(arguments.images), strict=True):
         try:
             _generate_one(engine, picture, name, options, arguments)
+        except OptionError:
+            raise  # wrong for every picture
         except OnelookError as error:
             failed += 1
             print(f"onelook: error: {picture}: {error}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _terminate(number: int, _frame) -> None:
+    """Leave as after Ctrl-C, through every clean-up on the way."""
+    print("onelook: interrupted", file=sys.stderr)
+    sys.exit(128 + number)
 
 
 def _generate_one(engine, picture: Path, name: str, options: Options, arguments) -> None:
