@@ -75,8 +75,6 @@ def extend_colors(image: Array) -> Array:
     """
     alpha = image[..., 3].astype(np.float32) / 255.0
     weight = np.clip((alpha - 0.3) / 0.6, 0, 1)
-    if not weight.any():
-        weight = alpha
     colors = image[..., :3].astype(np.float32) / 255.0
     return _push_pull(colors * weight[..., None], weight)
 

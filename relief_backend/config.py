@@ -11,7 +11,7 @@ class ReliefConfig:
 
     face_target: faces of the raw mesh; sets the grid's resolution within cells_min..cells_max.
     cells_finest, faces_most: how far the grid may be refined where the silhouette is thin.
-    kept_overlap: intersection over union with the picture's silhouette that the grid must keep.
+    outline_loss: how much of the picture's outline the grid may lose before it is refined.
     smallest_part: parts under this share of the largest part's area are dropped.
     roundness: thickness of narrow parts as a share of the inflated height; 1 / sqrt(2) makes the
     cross-section of a long narrow part a circle.
@@ -26,7 +26,7 @@ class ReliefConfig:
     cells_max: int = 384
     cells_finest: int = 1024
     faces_most: int = 600_000
-    kept_overlap: float = 0.993
+    outline_loss: float = 0.01
     smallest_part: float = 0.002
     roundness: float = 0.75
     flattening: float = 0.65

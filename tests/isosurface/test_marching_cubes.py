@@ -2,6 +2,13 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from helpers.geometry import (
+    edge_uses,
+    euler_characteristic,
+    face_areas,
+    is_closed_and_oriented,
+    signed_volume,
+)
 from scipy.spatial import cKDTree
 
 from onelook.errors import SurfaceError
@@ -24,16 +31,6 @@ def noise(points: int, seed: int) -> np.ndarray:
     inner = np.random.default_rng(seed).standard_normal((points - 2,) * 3)
     field[1:-1, 1:-1, 1:-1] = inner
     return field
-
-
-def edge_uses(faces: np.ndarray) -> np.ndarray:
-    edges = np.sort(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
-    return np.unique(edges, axis=0, return_counts=True)[1]
-
-
-def signed_volume(vertices: np.ndarray, faces: np.ndarray) -> float:
-    a, b, c = np.moveaxis(vertices[faces].astype(np.float64), 1, 0)
-    return float((a * np.cross(b, c)).sum() / 6)
 
 
 def assert_same_surface(vertices: np.ndarray, reference: np.ndarray, tolerance: float) -> None:
@@ -71,7 +68,7 @@ def test_sphere_is_round_closed_and_faces_outward():
     position = vertices / 63 * 2 - 1
     assert np.abs(np.linalg.norm(position, axis=1) - 0.7).max() < 5e-4
     assert (edge_uses(faces) == 2).all()
-    assert len(vertices) - len(faces) * 3 // 2 + len(faces) == 2
+    assert euler_characteristic(vertices, faces) == 2
     assert signed_volume(position, faces) == pytest.approx(4 / 3 * np.pi * 0.7**3, rel=5e-3)
     a, b, c = np.moveaxis(position[faces], 1, 0)
     assert (np.einsum("ij,ij->i", np.cross(b - a, c - a), a + b + c) > 0).all()
@@ -88,9 +85,7 @@ def test_noise_is_closed_in_every_case(seed):
         for c, (i, j, k) in enumerate(CORNER_OFFSETS.tolist())
     )
     assert len(np.unique(cases)) == 256
-    assert (edge_uses(faces) == 2).all()
-    directed = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
-    assert len(np.unique(directed, axis=0)) == len(directed)  # neighbours wind alike
+    assert is_closed_and_oriented(faces)
 
 
 def test_case_table_uses_each_cut_edge_and_no_other():
@@ -135,9 +130,7 @@ def test_min_fraction_leaves_no_face_without_area():
     values = np.stack([field[tuple((cells + offset).T)] for offset in CORNER_OFFSETS], axis=1)
 
     def smallest_area(min_fraction: float) -> float:
-        vertices, faces = marching_cubes_cells(values, cells, min_fraction=min_fraction)
-        a, b, c = np.moveaxis(vertices[faces], 1, 0)
-        return float(np.linalg.norm(np.cross(b - a, c - a), axis=1).min() / 2)
+        return face_areas(*marching_cubes_cells(values, cells, min_fraction=min_fraction)).min()
 
     assert smallest_area(0.0) == 0.0
     assert smallest_area(0.05) > 1e-3
