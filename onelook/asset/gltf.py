@@ -1,0 +1,265 @@
+"""Write an asset as a binary glTF 2.0 file (.glb): one mesh, one material, textures inside.
+
+The file is plain core glTF (metallic-roughness material, float32 attributes), so every viewer and
+engine opens it; only WebP textures need an extension, EXT_texture_webp. The numbers come from the
+glTF 2.0 specification (Khronos Group).
+
+N vertices, M faces.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import struct
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from onelook import __version__
+from onelook.asset.asset import Asset
+from onelook.asset.tangents import vertex_tangents
+from onelook.asset.textures import EncodedImage, encode_textures
+from onelook.errors import OutputError, SurfaceError
+
+Array = np.ndarray
+
+GLB_MAGIC, GLB_VERSION = 0x46546C67, 2  # "glTF" in ASCII, little-endian
+JSON_CHUNK, BIN_CHUNK = 0x4E4F534A, 0x004E4942
+ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963  # bufferView.target
+UNSIGNED_SHORT, UNSIGNED_INT, FLOAT = 5123, 5125, 5126  # accessor.componentType
+LINEAR, LINEAR_MIPMAP_LINEAR, CLAMP_TO_EDGE = 9729, 9987, 33071  # filters and wrapping
+MOST_SHORT_VERTICES = 65535  # index 65535 itself means "restart" in 16 bits
+MOST_BYTES = 2**32 - 1  # the file's length is a 32-bit number
+
+
+def write_glb(
+    asset: Asset,
+    path: Path,
+    *,
+    texture_format: str = "png",
+    generator: str = f"onelook {__version__}",
+    extras: Mapping[str, Any] | None = None,
+) -> None:
+    """Write `asset` to `path`, which is there complete or not at all.
+
+    texture_format: "png" (lossless), "jpeg" or "webp". extras: JSON values about how the asset was
+    made; they join `asset.extras` in the file's `asset.extras`. Same asset, same bytes.
+    Raises OutputError when the folder cannot be written or its disk is full, SurfaceError for an
+    asset without faces, OptionError for an unknown texture format.
+    """
+    if not len(asset.faces):
+        raise SurfaceError("the asset has no faces, so there is no model to write")
+    images = encode_textures(asset, texture_format)
+    buffer = _Buffer()
+    attributes = _add_mesh(buffer, asset)
+    textures = _add_textures(buffer, images)
+    document = {
+        "asset": _without_empty(
+            {
+                "version": "2.0",
+                "generator": generator,
+                "extras": {**asset.extras, **(extras or {})},
+            }
+        ),
+        **_webp_extension(images),
+        "scene": 0,
+        "scenes": [{"nodes": [0]}],
+        "nodes": [{"name": "object", "mesh": 0}],
+        "meshes": [{"name": "object", "primitives": [{**attributes, "material": 0, "mode": 4}]}],
+        "materials": [_material(asset, images)],
+        **textures,
+        "accessors": buffer.accessors,
+        "bufferViews": buffer.views,
+        "buffers": [{"byteLength": buffer.length}],
+    }
+    with replacing(path) as file:
+        file.writelines(_glb(document, buffer))
+
+
+class _Buffer:
+    """The binary chunk as it grows, with the views and accessors that describe it."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes | memoryview] = []
+        self.length = 0
+        self.views: list[dict] = []
+        self.accessors: list[dict] = []
+
+    def add_view(self, content: bytes | memoryview, **fields: Any) -> int:
+        """Append bytes, aligned to four -> index of their buffer view."""
+        self.views.append(
+            {"buffer": 0, "byteOffset": self.length, "byteLength": len(content), **fields}
+        )
+        padding = bytes(-len(content) % 4)
+        self.pieces += [content, padding]
+        self.length += len(content) + len(padding)
+        return len(self.views) - 1
+
+    def add_accessor(self, array: Array, component: int, target: int, **fields: Any) -> int:
+        """Append an array, one row per element -> index of its accessor."""
+        array = np.ascontiguousarray(array)
+        view = self.add_view(memoryview(array).cast("B"), target=target)
+        kind = "SCALAR" if array.ndim == 1 else f"VEC{array.shape[1]}"
+        self.accessors.append(
+            {
+                "bufferView": view,
+                "componentType": component,
+                "count": len(array),
+                "type": kind,
+                **fields,
+            }
+        )
+        return len(self.accessors) - 1
+
+
+def _add_mesh(buffer: _Buffer, asset: Asset) -> dict:
+    """Append geometry -> `attributes` and `indices` of the primitive."""
+    positions = asset.vertices.astype("<f4")
+    faces = asset.faces[(asset.faces != np.roll(asset.faces, 1, axis=1)).all(1)]
+    short = len(positions) <= MOST_SHORT_VERTICES
+    normals = _unit(asset.normals)
+    attributes = {
+        "POSITION": buffer.add_accessor(
+            positions,
+            FLOAT,
+            ARRAY_BUFFER,
+            min=positions.min(0).tolist(),
+            max=positions.max(0).tolist(),
+        ),
+        "NORMAL": buffer.add_accessor(normals, FLOAT, ARRAY_BUFFER),
+        "TEXCOORD_0": buffer.add_accessor(asset.uvs.astype("<f4"), FLOAT, ARRAY_BUFFER),
+    }
+    if asset.textures.normal is not None:
+        tangents = vertex_tangents(positions, normals, asset.uvs, faces)
+        attributes["TANGENT"] = buffer.add_accessor(tangents.astype("<f4"), FLOAT, ARRAY_BUFFER)
+    indices = buffer.add_accessor(
+        faces.ravel().astype("<u2" if short else "<u4"),
+        UNSIGNED_SHORT if short else UNSIGNED_INT,
+        ELEMENT_ARRAY_BUFFER,
+    )
+    return {"attributes": attributes, "indices": indices}
+
+
+def _unit(normals: Array) -> Array:
+    """Normals of length one; +Y where one is zero or not finite, for the format forbids both."""
+    lengths = np.linalg.norm(normals.astype(np.float64), axis=1)
+    usable = np.isfinite(lengths) & (lengths > 1e-12)
+    unit = np.divide(normals, lengths[:, None], where=usable[:, None], out=np.zeros(normals.shape))
+    unit[~usable] = (0.0, 1.0, 0.0)
+    return unit.astype("<f4")
+
+
+def _add_textures(buffer: _Buffer, images: dict[str, EncodedImage]) -> dict:
+    """Append image files -> `images`, `textures` and their one `samplers`."""
+    entries = [
+        {
+            "name": role,
+            "mimeType": image.mime_type,
+            "bufferView": buffer.add_view(image.content),
+        }
+        for role, image in images.items()
+    ]
+    textures = []
+    for index, image in enumerate(images.values()):
+        source = {"source": index}
+        if image.mime_type == "image/webp":
+            source = {"extensions": {"EXT_texture_webp": source}}
+        textures.append({"sampler": 0, **source})
+    sampler = {
+        "magFilter": LINEAR,
+        "minFilter": LINEAR_MIPMAP_LINEAR,
+        "wrapS": CLAMP_TO_EDGE,
+        "wrapT": CLAMP_TO_EDGE,
+    }
+    return {"textures": textures, "images": entries, "samplers": [sampler]}
+
+
+def _webp_extension(images: dict[str, EncodedImage]) -> dict:
+    if all(image.mime_type != "image/webp" for image in images.values()):
+        return {}
+    return {"extensionsUsed": ["EXT_texture_webp"], "extensionsRequired": ["EXT_texture_webp"]}
+
+
+def _material(asset: Asset, images: dict[str, EncodedImage]) -> dict:
+    """The material; texture k is image k. A texture is multiplied by its factor, so that is one."""
+    place = {role: {"index": index} for index, role in enumerate(images)}
+    packed = "metallic_roughness" in images
+    surface = {
+        "baseColorTexture": place["base_color"],
+        "metallicFactor": 1.0 if packed else float(asset.textures.metallic_factor),
+        "roughnessFactor": 1.0 if packed else float(asset.textures.roughness_factor),
+    }
+    if packed:
+        surface["metallicRoughnessTexture"] = place["metallic_roughness"]
+    material: dict[str, Any] = {"name": "object", "pbrMetallicRoughness": surface}
+    if "normal" in images:
+        material["normalTexture"] = place["normal"]
+    if asset.alpha_mode != "OPAQUE":
+        material["alphaMode"] = asset.alpha_mode
+    if not asset.is_closed:
+        material["doubleSided"] = True
+    return material
+
+
+def _glb(document: dict, buffer: _Buffer) -> Iterable[bytes | memoryview]:
+    """The file's bytes, in pieces: header, JSON chunk, binary chunk."""
+    text = json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    text_bytes = text.encode()
+    text_bytes += b" " * (-len(text_bytes) % 4)
+    total = 12 + 8 + len(text_bytes) + 8 + buffer.length
+    if total > MOST_BYTES:
+        raise OutputError(
+            f"the model would take {total / 1e9:.1f} GB, but a GLB holds 4.2 GB at most; ask for"
+            " fewer faces or smaller textures"
+        )
+    yield struct.pack("<III", GLB_MAGIC, GLB_VERSION, total)
+    yield struct.pack("<II", len(text_bytes), JSON_CHUNK)
+    yield text_bytes
+    yield struct.pack("<II", buffer.length, BIN_CHUNK)
+    yield from buffer.pieces
+
+
+def _without_empty(fields: dict) -> dict:
+    return {name: value for name, value in fields.items() if value != {}}
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which takes its place at `path` only when all went well.
+
+    Raises OutputError, and leaves nothing behind, when the folder cannot be written or is full.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    with told_as_output_errors():
+        try:
+            with open(partial, "xb") as file:
+                yield file
+            os.replace(partial, path)
+        except BaseException:
+            with suppress(OSError):
+                partial.unlink()
+            raise
+
+
+@contextmanager
+def told_as_output_errors() -> Iterator[None]:
+    """Turn what the system says of a folder into an OutputError with a sentence for the user."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutputError(
+                "the disk of the output folder is full; free some space or choose another folder"
+            ) from error
+        raise OutputError(
+            f"the output folder cannot be written ({error.strerror}); choose another folder"
+        ) from error
