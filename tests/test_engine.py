@@ -1,0 +1,284 @@
+"""The engine: files all or none, the same bytes every time, figures a door can pass on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers.pictures import mushroom_png
+
+from onelook.backends import BACKENDS, BackendEntry, choose_backend
+from onelook.engine import Engine
+from onelook.errors import (
+    ForegroundError,
+    OptionError,
+    OutputError,
+    PictureError,
+    SurfaceError,
+    WeightsError,
+)
+from onelook.options import Options
+from onelook.report import Report
+from onelook.weights.manifest import checkpoint
+
+SMALL = Options(decimation_target=1000, texture_size=256, generate_video=False)
+PICTURE = mushroom_png()
+
+
+@pytest.fixture(scope="module")
+def engine():
+    return Engine(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def run(engine, tmp_path_factory):
+    """One complete run: (result, folder, report)."""
+    folder, report = tmp_path_factory.mktemp("run"), Report()
+    options = Options(decimation_target=1000, texture_size=256, return_no_background=True)
+    return engine.generate(PICTURE, options, folder, "mushroom", report), folder, report
+
+
+def test_files_are_where_the_result_says(run):
+    result, folder, _ = run
+    assert result.files == {
+        "no_background_image": folder / "mushroom_no_background.png",
+        "video": folder / "mushroom.mp4",
+        "model_file": folder / "mushroom.glb",
+    }
+    assert sorted(folder.iterdir()) == sorted(result.files.values())
+    for key, path in result.files.items():
+        assert result.metrics[f"megabytes.{key}"] == round(path.stat().st_size / 1e6, 3)
+
+
+def test_metrics_are_flat_and_safe_for_json_and_for_cog(run):
+    result, _, report = run
+    metrics = result.metrics
+    assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
+    for name, value in metrics.items():
+        assert type(value) in (bool, int, float, str), name  # no numpy scalars
+        assert not isinstance(value, float) or math.isfinite(value), name
+        # Cog's rules: dots nest, at most four segments, 128 characters, one name is its own
+        segments = name.split(".")
+        assert all(segments) and len(segments) <= 4 and len(name) <= 128
+        assert segments[0] != "predict_time"
+        for length in range(1, len(segments)):
+            assert ".".join(segments[:length]) not in metrics, f"{name} lies inside a figure"
+    assert metrics["seed"] == 42
+    assert metrics["model"] == "relief"
+    assert metrics["cut_out"] == "alpha"
+    assert 0 < metrics["faces"] <= 1000
+    assert metrics["options.texture_size"] == 256
+    assert {name for name in metrics if name.startswith("options.")} == {
+        f"options.{name}" for name in Options.__dataclass_fields__
+    }
+    steps = {name for name in metrics if name.startswith("seconds.")} - {"seconds.total"}
+    assert steps == {f"seconds.{step.replace(' ', '_')}" for step in report.seconds}
+    assert metrics["seconds.total"] == pytest.approx(sum(metrics[step] for step in steps), abs=0.01)
+
+
+def test_what_is_not_asked_for_is_none_and_not_made(engine, tmp_path):
+    options = Options(generate_model=False, generate_video=False, return_no_background=True)
+    result = engine.generate(PICTURE, options, tmp_path)
+    assert result.files["video"] is None and result.files["model_file"] is None
+    assert list(tmp_path.iterdir()) == [result.files["no_background_image"]]
+    assert "model" not in result.metrics  # no backend was needed
+
+
+def test_nothing_asked_for_is_refused(engine, tmp_path):
+    options = Options(generate_model=False, generate_video=False)
+    with pytest.raises(OptionError, match="turn on generate_model, generate_video or return_no"):
+        engine.generate(PICTURE, options, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_randomized_seed_is_reported(engine, tmp_path):
+    options = Options(
+        generate_model=False, generate_video=False, return_no_background=True, randomize_seed=True
+    )
+    seeds = [engine.generate(PICTURE, options, tmp_path).metrics["seed"] for _ in range(2)]
+    assert len({42, *seeds}) == 3
+
+
+ONE_CORE_RUN = """
+import hashlib, os, sys
+from pathlib import Path
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+from onelook.engine import Engine
+from onelook.options import Options
+options = Options(decimation_target=1000, texture_size=256, generate_video=False)
+result = Engine(device="cpu").generate(Path(sys.argv[1]), options, Path(sys.argv[2]))
+print(hashlib.sha256(result.files["model_file"].read_bytes()).hexdigest())
+"""
+
+
+def test_same_picture_same_bytes_in_this_process_and_in_another_on_one_core(engine, tmp_path):
+    digests = []
+    for name in ("first", "second"):
+        result = engine.generate(PICTURE, SMALL, tmp_path / name)
+        digests.append(hashlib.sha256(result.files["model_file"].read_bytes()).hexdigest())
+    (tmp_path / "picture.png").write_bytes(PICTURE)
+    other = subprocess.run(
+        [sys.executable, "-c", ONE_CORE_RUN, tmp_path / "picture.png", tmp_path / "third"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONHASHSEED": "7"},
+    )
+    assert other.returncode == 0, other.stderr
+    digests.append(other.stdout.split()[-1])
+    assert len(set(digests)) == 1
+
+
+@pytest.mark.parametrize(
+    ("picture", "error"),
+    [
+        (b"no picture", PictureError),
+        (b"", PictureError),
+        (PICTURE[:300], PictureError),
+        (mushroom_png(16), PictureError),
+        (Path("missing.png"), PictureError),
+    ],
+    ids=["text", "empty", "truncated", "small", "missing"],
+)
+def test_bad_picture_leaves_no_file_and_no_folder(engine, tmp_path, picture, error):
+    with pytest.raises(error) as refusal:
+        engine.generate(picture, SMALL, tmp_path / "new" / "out")
+    assert str(tmp_path) not in str(refusal.value) and "\n" not in str(refusal.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_transparent_picture_has_no_foreground(engine, tmp_path):
+    import io
+
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new("RGBA", (64, 64)).save(buffer, "PNG")
+    with pytest.raises(ForegroundError):
+        engine.generate(buffer.getvalue(), SMALL, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("step", ["cut out", "shape", "bake", "write model", "video"])
+def test_run_that_is_stopped_at_any_step_leaves_what_was_there(engine, tmp_path, step):
+    """A cancelled prediction is a BaseException that comes between two bytecodes."""
+
+    def stop(name: str, fraction: float) -> None:
+        if name == step:
+            raise KeyboardInterrupt
+
+    (tmp_path / "output.glb").write_bytes(b"of an earlier run")
+    options = Options(decimation_target=1000, texture_size=256)
+    with pytest.raises(KeyboardInterrupt):
+        engine.generate(PICTURE, options, tmp_path, report=Report(on_progress=stop))
+    assert [path.name for path in tmp_path.iterdir()] == ["output.glb"]
+    assert (tmp_path / "output.glb").read_bytes() == b"of an earlier run"
+
+
+def test_engine_works_on_after_a_failure(engine, tmp_path):
+    with pytest.raises(PictureError):
+        engine.generate(b"no picture", SMALL, tmp_path)
+    assert engine.generate(PICTURE, SMALL, tmp_path).files["model_file"].exists()
+
+
+def test_output_folder_that_is_a_file(engine, tmp_path):
+    (tmp_path / "out").write_text("in the way")
+    with pytest.raises(OutputError, match="cannot be written"):
+        engine.generate(PICTURE, SMALL, tmp_path / "out")
+
+
+def test_progress_rises_to_its_end(engine, tmp_path):
+    seen = []
+    report = Report(on_progress=lambda step, fraction: seen.append(report.overall(fraction)))
+    engine.generate(PICTURE, SMALL, tmp_path, report=report)
+    assert seen == sorted(seen)
+    assert all(0 <= fraction <= 1 for fraction in seen)
+
+
+def _no_backend(device: str):
+    raise AssertionError("only its name is asked for here")
+
+
+TABLE = {  # two systems with weights of the real manifest, best first
+    "best": BackendEntry("the best", _no_backend, ("triposr",), 12.0),
+    "good": BackendEntry("a good one", _no_backend, ("instantmesh-unet",), 6.0),
+    "relief": BackendEntry("a preview", _no_backend),
+}
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+    """A weights folder of this test; a function puts a checkpoint there, full size, no content."""
+    for variable in [name for name in os.environ if name.startswith(("ONELOOK_", "HF_"))]:
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("ONELOOK_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+
+    def put(name: str) -> None:
+        for spec in checkpoint(name).files:
+            path = tmp_path / "weights" / checkpoint(name).repository / spec.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+            os.truncate(path, spec.bytes or 1)
+
+    return put
+
+
+@pytest.mark.parametrize(
+    ("present", "gigabytes", "chosen", "told"),
+    [
+        ([], 0, "relief", ["onelook weights pull triposr", "pull instantmesh-unet"]),
+        ([], 80, "relief", ["onelook weights pull triposr", "pull instantmesh-unet"]),
+        (["triposr", "instantmesh-unet"], 80, "best", ["its weights are on this machine"]),
+        (["triposr", "instantmesh-unet"], 12, "best", []),
+        (["triposr", "instantmesh-unet"], 8, "good", ["best (needs a GPU with 12 GB)"]),
+        (["triposr", "instantmesh-unet"], 0, "relief", ["good (needs a GPU with 6 GB)"]),
+        (["instantmesh-unet"], 80, "good", ["best (no weights: onelook weights pull triposr)"]),
+        (["triposr"], 8, "relief", ["needs a GPU with 12 GB", "pull instantmesh-unet"]),
+    ],
+)
+def test_auto_takes_the_best_that_is_here_and_fits(weights, present, gigabytes, chosen, told):
+    for name in present:
+        weights(name)
+    report = Report()
+    assert choose_backend("auto", gigabytes, report, TABLE) == chosen
+    (note,) = report.notes
+    assert note.startswith(f"model auto: chose {chosen} ({TABLE[chosen].summary})")
+    assert all(words in note for words in told)
+
+
+def test_named_model_is_taken_without_a_word(weights):
+    weights("triposr")
+    report = Report()
+    assert choose_backend("best", 80, report, TABLE) == "best"
+    assert choose_backend("relief", 80, report, TABLE) == "relief"
+    assert report.notes == []
+
+
+def test_unknown_model_is_answered_with_the_known_ones(weights):
+    with pytest.raises(OptionError, match="must be one of auto, best, good, relief, got 'dalle'"):
+        choose_backend("dalle", 80, Report(), TABLE)
+
+
+def test_named_model_without_weights_names_the_remedy(weights, engine, tmp_path, monkeypatch):
+    monkeypatch.setitem(BACKENDS, "best", TABLE["best"])
+    with pytest.raises(WeightsError, match="onelook weights pull triposr"):
+        engine.generate(PICTURE, Options(model="best"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_backend_that_fails_leaves_no_file(engine, tmp_path, monkeypatch):
+    class Failing:
+        def generate(self, foreground, options, report):
+            raise SurfaceError("the surface has no faces")
+
+    monkeypatch.setitem(BACKENDS, "failing", BackendEntry("fails", lambda device: Failing()))
+    options = Options(model="failing", return_no_background=True)
+    with pytest.raises(SurfaceError):
+        engine.generate(PICTURE, options, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
