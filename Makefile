@@ -16,16 +16,16 @@ help:
 	@echo "make clean   remove .venv, out/ and caches"
 
 # A stamp per set of extras: installed again only when the project's requirements change.
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.installed: pyproject.toml requirements.txt
 	@echo "==> installing onelook into $(VENV)"
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "Python 3.11, 3.12 or 3.13 is needed, this is %d.%d; name another with: make PYTHON=python3.12" % v)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --progress-bar on --disable-pip-version-check -q -e .
+	@$(BIN)/python -m pip install --disable-pip-version-check -c requirements.txt -e .
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "==> installing the test tools"
-	@$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[dev]'
+	@$(BIN)/python -m pip install --disable-pip-version-check -c requirements.txt -e '.[dev]'
 	@touch $@
 
 demo: $(VENV)/.installed
