@@ -16,7 +16,7 @@ from onelook.render.texture import srgb_decode
 
 Array = np.ndarray
 Color = tuple[int, int, int]
-SHADOW_SIZE = 128  # floor points per side
+SHADOW_SIZE = 96  # floor points per side
 _CELLS = 32  # the object is summed up in boxes, this many along its longest side
 
 
@@ -61,6 +61,7 @@ def contact_shadow(scene: RenderScene) -> tuple[Any, float, float]:
 
 
 def _occlude_floor(scene: RenderScene) -> tuple[Any, float, float]:
+    import cv2
     import warp as wp
 
     from onelook.kernels import launch
@@ -81,7 +82,8 @@ def _occlude_floor(scene: RenderScene) -> tuple[Any, float, float]:
         shadow,
     ]
     launch(kernels.occlude_floor, SHADOW_SIZE * SHADOW_SIZE, inputs, device)
-    return shadow, reach, ground
+    smooth = cv2.GaussianBlur(shadow.numpy(), (0, 0), 1.0)  # the patches' grain where they touch
+    return wp.array(smooth, dtype=wp.float32, device=device), reach, ground
 
 
 def _summarise(vertices: Array, faces: Array) -> tuple[Array, Array]:
@@ -103,5 +105,3 @@ def _summarise(vertices: Array, faces: Array) -> tuple[Array, Array]:
         for array in (centres * weight[:, None], areas)
     )
     return (patches / total[:, None]).astype(np.float32), summed.astype(np.float32)
-
-

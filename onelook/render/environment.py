@@ -21,8 +21,9 @@ import numpy as np
 
 Array = np.ndarray
 Radiance = Callable[[Array], Array]  # unit directions (..., 3) -> linear colour (..., 3)
-LEVEL_SIZES = (128, 64, 32, 32, 16, 16)  # pixels; perceptual roughness 0, 0.2, .. 1
-_LOBE_SAMPLES = 160
+LEVEL_SIZES = (128, 64, 32, 32, 32, 32)  # pixels; perceptual roughness 0, 0.2, .. 1
+_LOBE_SAMPLES = 128  # directions in the narrowest lobe
+_SOURCE_SIZE = 64  # the others look at this many pixels a side
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,20 +73,20 @@ class _SoftBox:
 
 
 _SOFT_BOXES = (
-    _SoftBox(-42, 42, 26, 22, 8, (6.6, 6.3, 5.9)),  # key: large, front left, slightly warm
-    _SoftBox(52, 18, 18, 30, 12, (1.45, 1.55, 1.7)),  # fill: front right, slightly cool
-    _SoftBox(150, 32, 9, 34, 6, (6.2, 6.6, 7.2)),  # rim: tall strips behind, cool
-    _SoftBox(-148, 30, 9, 34, 6, (5.2, 5.4, 5.8)),
-    _SoftBox(0, 86, 34, 24, 14, (2.6, 2.6, 2.6)),  # overhead
+    _SoftBox(-40, 38, 25, 22, 8, (5.6, 5.35, 5.0)),  # key: large, front left, slightly warm
+    _SoftBox(52, 14, 18, 30, 12, (1.6, 1.7, 1.85)),  # fill: front right, slightly cool
+    _SoftBox(142, 18, 9, 34, 6, (4.4, 4.7, 5.1)),  # rim: tall strips behind, cool
+    _SoftBox(-140, 16, 9, 34, 6, (3.8, 3.95, 4.2)),
+    _SoftBox(0, 86, 34, 24, 14, (1.0, 1.0, 1.0)),  # overhead
 )
 
 
 def studio_radiance(directions: Array) -> Array:
     """Radiance of the studio: unit directions (..., 3) float32 -> linear colour (..., 3)."""
     height = directions[..., 1:2]
-    sky = np.array([0.78, 0.80, 0.83], np.float32)
-    horizon = np.array([0.66, 0.66, 0.66], np.float32)
-    ground = np.array([0.50, 0.48, 0.46], np.float32)  # the bounce of a light floor, warm
+    sky = np.array([0.70, 0.72, 0.75], np.float32)
+    horizon = np.array([0.72, 0.72, 0.72], np.float32)
+    ground = np.array([0.60, 0.58, 0.56], np.float32)  # the bounce of a light floor, warm
     upper = horizon + (sky - horizon) * _smooth(height)
     light = np.where(height > 0, upper, ground + (horizon - ground) * _smooth(1 + 4 * height))
     for box in _SOFT_BOXES:
@@ -93,7 +94,7 @@ def studio_radiance(directions: Array) -> Array:
     return light * np.float32(_EXPOSURE)
 
 
-_EXPOSURE = 0.70  # white, matte and facing the camera comes out at about 1
+_EXPOSURE = 0.74  # white, matte and facing the camera comes out at about 1
 
 
 @cache
@@ -164,17 +165,30 @@ def _irradiance(radiance: Radiance) -> Array:
 def _blurred(radiance: Radiance, size: int, roughness: float) -> Array:
     """Radiance as a GGX reflection sees it, with view = normal = reflection; (size, size, 3).
 
-    Karis 2013: half vectors drawn from the GGX distribution (alpha = roughness squared), weighted
-    by the cosine.
+    Karis 2013: light from l counts with D(half vector) (n . l); alpha = roughness squared.
     """
     directions = octahedral_directions(size)  # (S, S, 3)
     if roughness == 0:
         return radiance(directions).astype(np.float32)
+    if roughness < 0.3:
+        return _blurred_narrow(radiance, directions, roughness)
+    sources = octahedral_directions(_SOURCE_SIZE).reshape(-1, 3)
+    # the square's pixels differ in solid angle: by the cube of the sum-norm of their direction
+    weighted = radiance(sources) * np.abs(sources).sum(axis=1, keepdims=True) ** 3  # (L, 3)
+    cosine = directions.reshape(-1, 3) @ sources.T  # (S * S, L)
+    alpha2 = np.float32(roughness**4)
+    half_cosine2 = (1 + cosine) / 2
+    lobe = np.maximum(cosine, 0) / (half_cosine2 * (alpha2 - 1) + 1) ** 2
+    total = lobe @ np.abs(sources).sum(axis=1) ** 3
+    return (lobe @ weighted / total[:, None]).reshape(size, size, 3).astype(np.float32)
+
+
+def _blurred_narrow(radiance: Radiance, directions: Array, roughness: float) -> Array:
+    """The same for a narrow lobe: half vectors drawn from the GGX distribution."""
     index = np.arange(_LOBE_SAMPLES)
     first = (index + 0.5) / _LOBE_SAMPLES
     turn = index * math.pi * (3 - math.sqrt(5))
-    alpha2 = roughness**4
-    cosine = np.sqrt((1 - first) / (1 + (alpha2 - 1) * first))
+    cosine = np.sqrt((1 - first) / (1 + (roughness**4 - 1) * first))
     sine = np.sqrt(1 - cosine**2)
     half = np.stack([sine * np.cos(turn), sine * np.sin(turn), cosine], -1)
     lobe = 2 * half[:, 2:] * half - [0, 0, 1]  # mirror the axis at each half vector

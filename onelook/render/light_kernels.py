@@ -117,7 +117,7 @@ def tone_map(color: wp.vec3) -> wp.vec3:
     come out as they are; brighter light is compressed and slowly loses its colour.
     """
     low = wp.min(color[0], wp.min(color[1], color[2]))
-    offset = float(0.04)
+    offset = wp.float32(0.04)
     if low < 0.08:
         offset = low - 6.25 * low * low
     color = color - wp.vec3(offset, offset, offset)

@@ -161,7 +161,7 @@ def find_rows(
     face = first + wp.tid()
     corner = faces[face]
     a, b, c = screen[corner[0]], screen[corner[1]], screen[corner[2]]
-    packed = int(-1)
+    packed = wp.int32(-1)
     if is_drawn(a, b, c, cull):
         span = span_of(a, b, c, width, height)
         if span.left <= span.right and span.top <= span.bottom:
@@ -214,8 +214,7 @@ def draw_band(
                     if ((edge_a + tie_a) | (edge_b + tie_b) | (edge_c + tie_c)) >= wp.int64(0):
                         z = depth_of(edge_b, edge_c, area, a.depth, b.depth, c.depth)
                         shown = z >= 0.0 and (
-                            z < depth[row, column]
-                            or (z == 1.0 and face_ids[row, column] < 0)
+                            z < depth[row, column] or (z == 1.0 and face_ids[row, column] < 0)
                         )
                         if shown and peel:
                             front = sort_key(front_depth[row, column], front_ids[row, column])

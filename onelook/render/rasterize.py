@@ -52,8 +52,9 @@ def rasterize(
     Raises ValueError for sizes out of range and for an unknown engine.
     """
     if not (1 <= width <= LARGEST_SIDE and 1 <= height <= LARGEST_SIDE):
-        raise ValueError(f"the picture must be 1 to {LARGEST_SIDE} pixels wide and high, "
-                         f"got {width} x {height}")
+        raise ValueError(
+            f"the picture must be 1 to {LARGEST_SIDE} pixels wide and high, got {width} x {height}"
+        )
     if engine == "nvdiffrast":
         from onelook.render.raster_nvdiffrast import rasterize_nvdiffrast
 
@@ -95,9 +96,7 @@ class RasterBuffers:
     be given, as one layer of a larger array.
     """
 
-    def __init__(
-        self, num_faces: int, width: int, height: int, device: str, face_ids: Any = None
-    ):
+    def __init__(self, num_faces: int, width: int, height: int, device: str, face_ids: Any = None):
         import warp as wp
 
         self._device = device
@@ -114,9 +113,7 @@ class RasterBuffers:
             self._large_count = wp.zeros(1, dtype=wp.int32, device=device)
             self._large_faces = wp.empty(max(num_faces, 1), dtype=wp.int32, device=device)
 
-    def draw(
-        self, screen: Any, faces: Any, cull: bool, front: RasterBuffers | None = None
-    ) -> None:
+    def draw(self, screen: Any, faces: Any, cull: bool, front: RasterBuffers | None = None) -> None:
         """Draw projected vertices and faces; with `front`, only what lies behind that layer."""
         if self._device.startswith("cpu"):
             self._draw_bands(screen, faces, cull, front or self, front is not None)
@@ -139,9 +136,7 @@ class RasterBuffers:
         band_rows = max(8, -(-height // (8 * thread_count())))  # 8 bands a thread even out the work
         bands = -(-height // band_rows)
         inputs = [screen, faces, self._rows, band_rows, peel, front.face_ids, front.depth]
-        launch(
-            kernels.draw_band, bands, [*inputs, self.face_ids, self.depth], self._device, bands
-        )
+        launch(kernels.draw_band, bands, [*inputs, self.face_ids, self.depth], self._device, bands)
 
     def _draw_atomic(
         self, screen: Any, faces: Any, cull: bool, front: RasterBuffers, peel: bool

@@ -92,8 +92,9 @@ def warmup(device: str | None = None) -> None:
         is_closed=False,
     )
     render(asset, orthographic_camera(), 8, 8, background=Background.studio(), device=device)
-    rasterize(np.pad(corners, ((0, 0), (0, 1)), constant_values=1), asset.faces, 8, 8,
-              device=device)
+    rasterize(
+        np.pad(corners, ((0, 0), (0, 1)), constant_values=1), asset.faces, 8, 8, device=device
+    )
 
 
 @cache
@@ -150,7 +151,10 @@ def _backdrop(background: Background | Color | None, scene: RenderScene) -> Any:
         return backdrop
     if not isinstance(background, Background):
         background = Background.plain(background)
-    backdrop.top, backdrop.bottom = wp.vec3(background.linear_top), wp.vec3(background.linear_bottom)
+    backdrop.top, backdrop.bottom = (
+        wp.vec3(background.linear_top),
+        wp.vec3(background.linear_bottom),
+    )
     if background.shadow_strength > 0:
         shadow = contact_shadow(scene)
         backdrop.shadow, backdrop.reach, backdrop.ground = shadow

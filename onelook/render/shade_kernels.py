@@ -130,7 +130,10 @@ def point_at(
     across += from_c * (dc * float(a.y - b.y))
     down = from_a * (da * float(c.x - b.x)) + from_b * (db * float(a.x - c.x))
     down += from_c * (dc * float(b.x - a.x))
-    footprint = wp.max(wp.dot(across, across), wp.dot(down, down))
+    # a level for the mean of both directions, so that grazing views stay sharp and take no colour
+    # from far parts of the atlas; the long direction may be undersampled four times at most
+    footprint = wp.abs(across[0] * down[1] - across[1] * down[0])
+    footprint = wp.max(footprint, wp.max(wp.dot(across, across), wp.dot(down, down)) / 16.0)
     level = 0.5 * wp.log2(footprint * float(scene.color.size * scene.color.size) + 1.0e-12)
     level += level_bias
 
@@ -224,17 +227,21 @@ def shade_pixels(
     share = 1.0 / float(samples * samples)
     total = samples * samples * num_layers
     picture = wp.vec3(0.0, 0.0, 0.0)  # lit colour times weight
-    coverage = float(0.0)
+    coverage = wp.float32(0.0)
     group_color, group_normal = wp.vec3(0.0, 0.0, 0.0), wp.vec3(0.0, 0.0, 0.0)
-    group_weight, group_metallic, group_roughness = float(0.0), float(0.0), float(0.0)
-    passing = float(1.0)  # light that the layers in front let through
+    group_weight, group_metallic, group_roughness = (
+        wp.float32(0.0),
+        wp.float32(0.0),
+        wp.float32(0.0),
+    )
+    passing = wp.float32(1.0)  # light that the layers in front let through
     for i in range(total + 1):
         point = Point()
-        weight = float(0.0)
+        weight = wp.float32(0.0)
         if i < total:
             sample_index, layer = i // num_layers, i % num_layers
             if layer == 0:
-                passing = float(1.0)
+                passing = wp.float32(1.0)
             sample_row = row * samples + sample_index // samples
             sample_column = column * samples + sample_index % samples
             face = layers[layer, sample_row, sample_column]
@@ -260,7 +267,11 @@ def shade_pixels(
             picture += color * group_weight
             coverage += group_weight
             group_color, group_normal = wp.vec3(0.0, 0.0, 0.0), wp.vec3(0.0, 0.0, 0.0)
-            group_weight, group_metallic, group_roughness = float(0.0), float(0.0), float(0.0)
+            group_weight, group_metallic, group_roughness = (
+                wp.float32(0.0),
+                wp.float32(0.0),
+                wp.float32(0.0),
+            )
         if weight > 0.0:
             group_color += point.color * weight
             group_normal += point.normal * weight

@@ -28,16 +28,21 @@ def occlude_floor(
     row, column = item // size, item % size
     x = ((float(column) + 0.5) / float(size) * 2.0 - 1.0) * reach
     z = ((float(row) + 0.5) / float(size) * 2.0 - 1.0) * reach
-    covered = float(0.0)
+    fade = wp.min(1.6 * (1.0 - wp.sqrt(x * x + z * z) / reach), 1.0)
+    if fade <= 0.0:
+        return
+    covered = wp.float32(0.0)
     for i in range(patches.shape[0]):
         offset = patches[i] - wp.vec3(x, ground, z)
+        # a patch is no point: right above the floor point it covers all, not nothing
+        radius2 = wp.length(areas[i]) / 3.1415927
+        aside = wp.sqrt(offset[0] * offset[0] + offset[2] * offset[2]) + 1.0e-9
+        inward = wp.clamp(2.0 - 2.0 * wp.sqrt(radius2) / aside, 0.0, 1.0)
+        offset = wp.vec3(offset[0] * inward, wp.max(offset[1], 1.0e-4), offset[2] * inward)
         facing = -wp.dot(offset, areas[i])
         if not is_closed:
             facing = wp.abs(facing)
         if facing > 0.0:
-            # a patch is no point: its own size keeps the distance from vanishing
-            r2 = wp.dot(offset, offset) + wp.length(areas[i]) * 0.3183099
-            covered += wp.max(offset[1], 0.0) * facing / (3.1415927 * r2 * r2)
-    fade = wp.clamp(1.0 - wp.sqrt(x * x + z * z) / reach, 0.0, 1.0) * 1.6
-    fade = wp.min(fade, 1.0)
+            r2 = wp.dot(offset, offset)
+            covered += offset[1] * facing / (3.1415927 * r2 * (r2 + radius2))
     shadow[row, column] = wp.min(covered, 1.0) * fade * fade * (3.0 - 2.0 * fade)

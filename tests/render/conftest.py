@@ -41,7 +41,9 @@ def make_sphere(texture=None, segments=48, **textures):
         normals=normals.astype(np.float32),
         uvs=np.stack([u, v], -1).reshape(-1, 2).astype(np.float32),
         faces=faces[flat > 1e-9],
-        textures=Textures(solid_texture((255, 255, 255)) if texture is None else texture, **textures),
+        textures=Textures(
+            solid_texture((255, 255, 255)) if texture is None else texture, **textures
+        ),
     )
 
 
@@ -68,7 +70,7 @@ def make_knot(along=500, around=100, texture_size=2048, **textures):
         vertices=vertices.astype(np.float32),
         normals=normals.reshape(-1, 3).astype(np.float32),
         uvs=np.stack([t, s], -1).reshape(-1, 2).astype(np.float32) / np.float32(2 * np.pi),
-        faces=grid_faces(along, around),
+        faces=grid_faces(along, around)[:, ::-1].copy(),
         textures=Textures(knot_texture(texture_size), **textures),
     )
 

@@ -1,0 +1,97 @@
+"""Films and sheets: the object once round, eight views, one preview.
+
+The object appears to turn counter-clockwise seen from above, as on a potter's wheel: what faces the
+viewer moves to the right. The camera therefore runs clockwise, towards -X first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from onelook.asset.asset import Asset
+from onelook.render.background import Background
+from onelook.render.camera import Camera, orbit_camera, turning_distance
+from onelook.render.scene import RenderScene
+from onelook.render.shade import Color, render
+from onelook.report import Report
+
+Array = np.ndarray
+FOV_DEGREES = 30.0
+ELEVATION_DEGREES = 12.0
+
+
+def turntable_camera(
+    scene: RenderScene, azimuth_degrees: float, elevation_degrees: float = ELEVATION_DEGREES
+) -> Camera:
+    """An orbit camera that no part of the object leaves at any azimuth, in a square picture."""
+    distance = turning_distance(scene.asset.vertices, elevation_degrees, FOV_DEGREES)
+    return orbit_camera(azimuth_degrees, elevation_degrees, distance, FOV_DEGREES, scene.radius)
+
+
+def turntable_frames(
+    asset: Asset | RenderScene,
+    *,
+    num_frames: int = 120,
+    size: int = 512,
+    elevation_degrees: float = ELEVATION_DEGREES,
+    supersample: int = 2,
+    background: Background | Color | None = None,
+    device: str | None = None,
+    report: Report | None = None,
+) -> Iterator[Array]:
+    """Frames (size, size, 4) uint8 of one full turn; a seamless loop that starts at the front.
+
+    Frame i shows the object turned by 360 * i / num_frames degrees counter-clockwise seen from
+    above, so the frame after the last would be the first again. background: by default the studio
+    with a contact shadow. Raises ValueError for fewer than one frame.
+    """
+    if num_frames < 1:
+        raise ValueError(f"a turntable needs at least one frame, got {num_frames}")
+    scene = asset if isinstance(asset, RenderScene) else RenderScene(asset, device)
+    for i in range(num_frames):
+        yield render(
+            scene,
+            turntable_camera(scene, -360 * i / num_frames, elevation_degrees),
+            size,
+            size,
+            supersample=supersample,
+            background=background or Background.studio(),
+        )
+        if report:
+            report.advance((i + 1) / num_frames)
+
+
+def contact_sheet(
+    asset: Asset | RenderScene,
+    size: int = 256,
+    *,
+    unlit: bool = False,
+    background: Background | Color | None = None,
+    device: str | None = None,
+) -> Array:
+    """Eight views 45 degrees apart in two rows of four, (2 * size, 4 * size, 4) uint8.
+
+    The first is the front; the object turns as in `turntable_frames`. background: by default the
+    studio.
+    """
+    scene = asset if isinstance(asset, RenderScene) else RenderScene(asset, device)
+    views = [
+        render(
+            scene,
+            turntable_camera(scene, -45 * i),
+            size,
+            size,
+            unlit=unlit,
+            background=background or Background.studio(),
+        )
+        for i in range(8)
+    ]
+    return np.concatenate([np.concatenate(views[i : i + 4], axis=1) for i in (0, 4)])
+
+
+def preview(asset: Asset | RenderScene, size: int = 512, *, device: str | None = None) -> Array:
+    """One three-quarter view on a transparent background, (size, size, 4) uint8."""
+    scene = asset if isinstance(asset, RenderScene) else RenderScene(asset, device)
+    return render(scene, turntable_camera(scene, -30, 20), size, size, supersample=3)
