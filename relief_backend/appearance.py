@@ -20,6 +20,7 @@ Array = np.ndarray
 _BLURRED_SIDE = 256  # pixels; ample for copies blurred by half a percent and more
 _RIM = 0.2  # normal.z below which the first blurred copy begins to show
 _FULLY_BACK = 0.7  # -normal.z at which the strongest blur is reached
+_DEEP = 0.1  # ... where the back is this far behind the middle: thin parts keep their own colour
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class PictureAppearance:
             frame.scale,
             _RIM,
             _FULLY_BACK,
+            _DEEP,
         ]
         launch(_look_up, len(points), inputs, "cpu")
         return Material.matte(result, self.roughness)
@@ -139,6 +141,7 @@ def _look_up(
     scale: float,
     rim: float,
     fully_back: float,
+    deep: float,
 ):
     """Colour of one point; `center` is in pixel indices (whole numbers at pixel centres)."""
     n = first + wp.tid()
@@ -146,7 +149,8 @@ def _look_up(
     row = center[1] - scale * points[n][1]
     facing = normals[n][2]
     away = 1.0 - wp.smoothstep(0.0, rim, facing)  # 0 in front, 1 at the rim .. B at the back
-    away += wp.smoothstep(0.0, fully_back, -facing) * float(blurred.shape[0] - 1)
+    depth = wp.clamp(-points[n][2] / deep, 0.0, 1.0)
+    away += wp.smoothstep(0.0, fully_back, -facing) * depth * float(blurred.shape[0] - 1)
     softest = int(wp.ceil(away))
     shrink_x = float(blurred.shape[2]) / float(colors.shape[1])
     shrink_y = float(blurred.shape[1]) / float(colors.shape[0])
