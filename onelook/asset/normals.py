@@ -1,0 +1,86 @@
+"""Smooth vertex normals that ignore UV seams.
+
+N vertices, M faces, K distinct positions.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+Array = np.ndarray
+
+
+def vertex_normals(vertices: Array, faces: Array) -> Array:
+    """Angle-weighted mean of the normals around each position: -> (N, 3) float32, unit length.
+
+    vertices (N, 3) float, faces (M, 3) int, counter-clockwise from outside. Vertices at the very
+    same position get the same normal, so that cuts along UV seams stay invisible. A vertex whose
+    faces have no area or cancel out takes the normal of one of its faces, else of its neighbours,
+    else +Y. Angle weights: Thuermer and Wuethrich, "Computing Vertex Normals from Polygonal
+    Facets", 1998.
+    """
+    position, count = weld_index(vertices)
+    welded = position[faces]  # (M, 3)
+    normals, angles = _face_normals_and_angles(vertices, faces)
+    sums = np.empty((count, 3))
+    weights = (angles[..., None] * normals[:, None]).reshape(-1, 3)  # (3M, 3)
+    for axis in range(3):
+        sums[:, axis] = np.bincount(welded.ravel(), weights[:, axis], count)
+    lengths = np.linalg.norm(sums, axis=1)
+    if len(weak := np.flatnonzero(lengths < 1e-3)):
+        _mend(sums, lengths, weak, welded, normals)
+    return (sums / lengths[:, None]).astype(np.float32)[position]
+
+
+def weld_index(vertices: Array) -> tuple[Array, int]:
+    """Number the distinct positions: (N, 3) -> index of each vertex's position (N,), and K."""
+    bits = np.ascontiguousarray(vertices, np.float32) + np.float32(0)  # -0 becomes 0
+    bits = bits.view(np.uint32).astype(np.uint64)  # (N, 3)
+    with np.errstate(over="ignore"):
+        key = bits[:, 0] * np.uint64(0x9E3779B97F4A7C15)
+        key = (key ^ (key >> np.uint64(29)) ^ bits[:, 1]) * np.uint64(0xBF58476D1CE4E5B9)
+        key = (key ^ (key >> np.uint64(32)) ^ bits[:, 2]) * np.uint64(0x94D049BB133111EB)
+    _, first, index = np.unique(key, return_index=True, return_inverse=True)
+    if not np.array_equal(bits[first][index], bits):  # two positions with one key
+        rows, index = np.unique(bits, axis=0, return_inverse=True)
+        return index.reshape(-1), len(rows)
+    return index, len(first)
+
+
+def face_normals(vertices: Array, faces: Array) -> tuple[Array, Array]:
+    """Unit normals (M, 3) float64, zero where a face has no area, and areas (M,) float64."""
+    a, b, c = (vertices[faces[:, k]].astype(np.float64) for k in range(3))
+    normals = np.cross(b - a, c - a)
+    doubled = np.linalg.norm(normals, axis=1)
+    return normals / np.where(doubled > 0, doubled, 1.0)[:, None], doubled / 2
+
+
+def _face_normals_and_angles(vertices: Array, faces: Array) -> tuple[Array, Array]:
+    """Unit normals (M, 3) and the angle at each corner (M, 3), in radians."""
+    corners = vertices[faces].astype(np.float64)  # (M, 3 corners, 3)
+    edges = np.roll(corners, -1, axis=1) - corners
+    lengths = np.linalg.norm(edges, axis=2)
+    before, before_length = np.roll(edges, 1, axis=1), np.roll(lengths, 1, axis=1)
+    cosine = -np.einsum("mck,mck->mc", edges, before)
+    cosine /= np.where((scale := lengths * before_length) > 0, scale, 1.0)
+    normals, _ = face_normals(vertices, faces)
+    return normals, np.arccos(np.clip(cosine, -1.0, 1.0))
+
+
+def _mend(sums: Array, lengths: Array, weak: Array, welded: Array, normals: Array) -> None:
+    """Give positions whose normals cancelled out another one, in place."""
+    is_weak = np.zeros(len(sums), bool)
+    is_weak[weak] = True
+    around = is_weak[welded].any(axis=1)
+    corners = welded[around]
+    neighbours = sums / np.maximum(lengths, 1e-30)[:, None]
+    neighbours[weak] = 0
+    mean = neighbours[corners].sum(axis=1)  # (faces around, 3)
+    sums[weak] = (0.0, 1.0, 0.0)
+    for choice in (mean, normals[around]):  # the later one wins
+        usable = np.linalg.norm(choice, axis=1) > 1e-6
+        for corner in range(3):
+            at = corners[:, corner]
+            rows = usable & is_weak[at]
+            sums[at[rows]] = choice[rows]
+    lengths[weak] = np.linalg.norm(sums[weak], axis=1)
