@@ -149,7 +149,7 @@ def _interpolate(
     f = face[i]
     weights = barycentric[i]
     for c in range(attributes.shape[1]):
-        value = float(0.0)
+        value = wp.float32(0.0)
         if f >= 0:
             value = (
                 weights[0] * attributes[faces[f, 0], c]

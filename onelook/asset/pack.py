@@ -173,7 +173,7 @@ def _span_line(
     """Widen the spans (lowest, highest cell per column) by one line."""
     if x0 > x1:
         x0, y0, x1, y1 = x1, y1, x0, y0
-    slope = float(0.0)
+    slope = wp.float32(0.0)
     if x1 > x0:
         slope = (y1 - y0) / (x1 - x0)
     for x in range(int(x0), wp.min(int(x1), cells - 1) + 1):
@@ -262,13 +262,13 @@ def _drop_charts(
 ):
     t = first + wp.tid()
     width = skyline.shape[1]
-    used = int(0)
+    used = wp.int32(0)
     for rank in range(count):
         c = order[rank]
         best = float(wp.inf)
-        best_x = int(-1)
-        best_y = int(0)
-        best_turns = int(0)
+        best_x = wp.int32(-1)
+        best_y = wp.int32(0)
+        best_turns = wp.int32(0)
         for turns in range(4):
             w = cells[t, 2 * c]
             h = cells[t, 2 * c + 1]
@@ -281,7 +281,7 @@ def _drop_charts(
             if padded <= width:
                 for j in range(padded):  # the outline grown by `padding` to the right and upwards
                     low = int(_NOWHERE)
-                    high = int(-1)
+                    high = wp.int32(-1)
                     for s in range(wp.max(j - padding, 0), wp.min(j, span_count - 1) + 1):
                         span = _turned_span(
                             turns, s, w, h, first_column[t, c], first_row[t, c], columns, rows
@@ -289,11 +289,11 @@ def _drop_charts(
                         low = wp.min(low, span[0])
                         high = wp.max(high, span[1])
                     outline[t, turns * width + j] = wp.vec2i(low, high + padding)
-                x = int(0)
+                x = wp.int32(0)
                 while x + padded <= width:
-                    y = int(0)
-                    covered = int(0)
-                    j = int(0)
+                    y = wp.int32(0)
+                    covered = wp.int32(0)
+                    j = wp.int32(0)
                     while j < padded and float(y + top) <= best:
                         gap = skyline[t, x + j] - outline[t, turns * width + j][0]
                         covered += gap

@@ -177,7 +177,7 @@ def texel_geometry(
     points: wp.array(dtype=wp.vec3),
     directions: wp.array(dtype=wp.vec3),
 ):
-    """Barycentric coordinates, position and unit normal at texel centres moved by some subtexels."""
+    """Barycentric coordinates, position and unit normal at texel centres moved by a shift."""
     i = first + wp.tid()
     f = texel_face[i]
     x = (texels[i] % texture_size) * _STEPS + _STEPS / 2 + shift_x
