@@ -130,11 +130,12 @@ class Engine:
             with report.step("write model"):
                 write_glb(asset, files["model_file"])
         if options.generate_video:
-            from onelook.render.turntable import write_turntable
+            from onelook.render.turntable import turntable_frames
+            from onelook.render.video import write_video
 
             files["video"] = folder / f"{name}.mp4"
             with report.step("video"):
-                write_turntable(asset, files["video"], report=report)
+                write_video(turntable_frames(asset, report=report), files["video"])
         return files
 
     def _backend(self, options: Options, report: Report) -> Backend:
