@@ -15,9 +15,10 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from onelook import __version__
 from onelook.backends import BACKENDS, Backend, choose_backend
 from onelook.errors import OptionError, OutputError
 from onelook.options import Options
@@ -128,7 +129,7 @@ class Engine:
 
             files["model_file"] = folder / f"{name}.glb"
             with report.step("write model"):
-                write_glb(asset, files["model_file"])
+                write_glb(asset, files["model_file"], extras=_provenance(options, report))
         if options.generate_video:
             from onelook.render.turntable import turntable_frames
             from onelook.render.video import write_video
@@ -146,6 +147,16 @@ class Engine:
         return self._loaded[name]
 
 
+def _provenance(options: Options, report: Report) -> dict[str, object]:
+    """How the asset was made, for the GLB's `asset.extras`."""
+    return {
+        "made_with": f"onelook {__version__}",
+        "model": report.figures["model"],
+        "seed": options.seed,
+        "options": asdict(options),
+    }
+
+
 def _device_memory_gb(device: str) -> float:
     if device == "cpu":
         return 0.0
@@ -158,7 +169,7 @@ def _metrics(options: Options, report: Report) -> dict[str, Figure]:
     """Flat and JSON-safe; a dot nests. Holds what was really used, so a misspelt option shows."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds = {f"seconds.{step.replace(' ', '_')}": s for step, s in report.seconds.items()}
-    used = {f"options.{name}": getattr(options, name) for name in Options.__dataclass_fields__}
+    used = {f"options.{name}": value for name, value in asdict(options).items()}
     return {
         "seed": options.seed,
         **{name: round(value, 3) for name, value in seconds.items()},
