@@ -8,7 +8,6 @@ import json
 import struct
 import threading
 import time
-from pathlib import Path
 
 import av
 import numpy as np
@@ -314,8 +313,3 @@ def test_scratch_goes_with_the_server_and_a_killed_ones_with_the_next(tmp_path):
         assert following.predict(PICTURE, **CUT_OUT_ONLY).body["status"] == "succeeded"
         assert len(list(scratch.iterdir())) == 1
     assert list(following.tmp.iterdir()) == []
-
-
-def test_answer_files_are_not_beside_the_code(server, complete):
-    """The server writes to its temporary folder alone."""
-    assert not list(Path(ROOT).glob("output*"))
