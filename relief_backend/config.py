@@ -21,8 +21,8 @@ class ReliefConfig:
     back_blurs: standard deviations of the picture's blur, from the rim to the middle of the back.
     """
 
-    face_target: int = 220_000
-    cells_min: int = 192
+    face_target: int = 170_000
+    cells_min: int = 160
     cells_max: int = 384
     cells_finest: int = 1024
     faces_most: int = 600_000
