@@ -36,8 +36,9 @@ class PictureAppearance:
     """The picture projected along z; toward the back it dissolves into ever softer copies.
 
     Points whose normal looks at the viewer have exactly the picture's colour there, so the front,
-    unlit and without perspective, is the cut-out. Beyond the outline the subject's own colours go
-    on, so no background colour can reach the rim.
+    unlit and without perspective, is the cut-out; only a thin band at the rim is softened, where
+    single pixels would be drawn out into stripes along z. Beyond the outline the subject's own
+    colours go on, so no background colour can reach the rim.
     """
 
     def __init__(self, colors: Array, blurred: Array, frame: PictureFrame, roughness: float):
