@@ -17,7 +17,7 @@ from onelook.render.texture import srgb_decode
 Array = np.ndarray
 Color = tuple[int, int, int]
 SHADOW_SIZE = 96  # floor points per side
-_CELLS = 32  # the object is summed up in boxes, this many along its longest side
+_CELLS = 24  # the object is summed up in boxes, this many along its longest side
 
 
 @dataclass(frozen=True)
@@ -88,20 +88,35 @@ def _occlude_floor(scene: RenderScene) -> tuple[Any, float, float]:
 
 def _summarise(vertices: Array, faces: Array) -> tuple[Array, Array]:
     """Faces gathered by box of a grid: mean centres and summed area vectors, (K, 3) float32."""
-    corners = vertices[faces]  # (M, 3, 3)
+    low, high = vertices.min(axis=0), vertices.max(axis=0)
+    cell = max((high - low).max(), 1e-6) / _CELLS
+    corners = _split(vertices[faces], cell)  # (M, 3, 3)
     centres = corners.mean(axis=1)
     areas = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]) / 2
-    low, high = vertices.min(axis=0), vertices.max(axis=0)
-    box = np.floor((centres - low) / max((high - low).max(), 1e-6) * (_CELLS - 1e-3))
+    box = np.minimum(np.floor((centres - low) / cell), _CELLS - 1)
     # opposite sides of a thin wall must not cancel out: one box per main direction of the normal
     axis = np.abs(areas).argmax(axis=1)
     side = axis * 2 + (np.take_along_axis(areas, axis[:, None], axis=1)[:, 0] < 0)
-    key = ((box[:, 0] * _CELLS + box[:, 1]) * _CELLS + box[:, 2]) * 6 + side
-    _, index = np.unique(key.astype(np.int64), return_inverse=True)
+    key = (((box[:, 0] * _CELLS + box[:, 1]) * _CELLS + box[:, 2]) * 6 + side).astype(np.int64)
     weight = np.linalg.norm(areas, axis=1) + 1e-12
-    total = np.bincount(index, weight)
+    total = np.bincount(key, weight)
+    used = np.flatnonzero(total)
     patches, summed = (
-        np.stack([np.bincount(index, column) for column in array.T], axis=1)
+        np.stack([np.bincount(key, column)[used] for column in array.T], axis=1)
         for array in (centres * weight[:, None], areas)
     )
-    return (patches / total[:, None]).astype(np.float32), summed.astype(np.float32)
+    return (patches / total[used, None]).astype(np.float32), summed.astype(np.float32)
+
+
+def _split(corners: Array, longest: float) -> Array:
+    """Quarter the faces (M, 3, 3) that have an edge above `longest` until none is left."""
+    done = []
+    while len(corners):
+        edges = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2)
+        large = edges.max(axis=1) > longest
+        done.append(corners[~large])
+        a, b, c = np.moveaxis(corners[large], 1, 0)
+        ab, bc, ca = (a + b) / 2, (b + c) / 2, (c + a) / 2
+        quarters = ((a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca))
+        corners = np.concatenate([np.stack(quarter, axis=1) for quarter in quarters])
+    return np.concatenate(done)

@@ -21,8 +21,8 @@ import numpy as np
 
 Array = np.ndarray
 Radiance = Callable[[Array], Array]  # unit directions (..., 3) -> linear colour (..., 3)
-LEVEL_SIZES = (128, 64, 32, 32, 32, 32)  # pixels; perceptual roughness 0, 0.2, .. 1
-_LOBE_SAMPLES = 128  # directions in the narrowest lobe
+LEVEL_SIZES = (192, 96, 48, 32, 32, 32)  # pixels; perceptual roughness 0, 0.2, .. 1
+_LOBE_SAMPLES = 64  # directions in the narrowest lobe
 _SOURCE_SIZE = 64  # the others look at this many pixels a side
 
 
@@ -62,13 +62,13 @@ class _SoftBox:
             ]
         )
         along = directions @ forward.astype(np.float32)
-        soft = math.radians(self.softness)
         inside = along > 0
-        depth = np.where(inside, along, 1.0)
+        depth = np.where(inside, along, np.float32(1))
         axes = ((right, self.half_width), (np.cross(forward, right), self.half_height))
-        for axis, half in axes:
-            angle = np.arctan(np.abs(directions @ axis.astype(np.float32)) / depth)
-            inside = inside * _smooth((math.radians(half) - angle) / soft + 0.5)
+        for axis, half in axes:  # on a plane at distance 1 the box is a rectangle
+            offset = np.abs(directions @ axis.astype(np.float32)) / depth
+            edge, soft = math.tan(math.radians(half)), math.tan(math.radians(self.softness))
+            inside = inside * _smooth((np.float32(edge) - offset) / np.float32(soft) + 0.5)
         return inside[..., None] * np.array(self.color, np.float32)
 
 

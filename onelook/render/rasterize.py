@@ -9,7 +9,6 @@ N vertices, M faces, H rows, W columns.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -71,13 +70,14 @@ def _rasterize_warp(
 
     from onelook.kernels import default_device, launch
     from onelook.render import raster_kernels as kernels
+    from onelook.render.raster_buffers import make_buffers
 
     device = device or default_device()
     clip = wp.array(np.ascontiguousarray(clip_positions, np.float32), dtype=wp.vec4, device=device)
     face_array = wp.array(np.ascontiguousarray(faces, np.int32), dtype=wp.vec3i, device=device)
     screen = kernels.screen_array(len(clip), device)
     launch(kernels.project_clip, len(clip), [clip, width, height, screen], device)
-    buffers = RasterBuffers(len(faces), width, height, device)
+    buffers = make_buffers(len(faces), width, height, device)
     buffers.draw(screen, face_array, cull)
     barycentrics = wp.empty((height, width), dtype=wp.vec2, device=device)
     launch(
@@ -87,75 +87,3 @@ def _rasterize_warp(
         device,
     )
     return Raster(buffers.face_ids.numpy(), barycentrics.numpy(), buffers.depth.numpy())
-
-
-class RasterBuffers:
-    """The memory one picture size needs, kept from frame to frame.
-
-    face_ids (H, W) int32 and depth (H, W) float32 are warp arrays that `draw` fills; face_ids may
-    be given, as one layer of a larger array.
-    """
-
-    def __init__(self, num_faces: int, width: int, height: int, device: str, face_ids: Any = None):
-        import warp as wp
-
-        self._device = device
-        self.face_ids = (
-            wp.empty((height, width), dtype=wp.int32, device=device)
-            if face_ids is None
-            else face_ids
-        )
-        self.depth = wp.empty((height, width), dtype=wp.float32, device=device)
-        if device.startswith("cpu"):
-            self._rows = wp.empty(max(num_faces, 1), dtype=wp.int32, device=device)
-        else:
-            self._keys = wp.empty((height, width), dtype=wp.int64, device=device)
-            self._large_count = wp.zeros(1, dtype=wp.int32, device=device)
-            self._large_faces = wp.empty(max(num_faces, 1), dtype=wp.int32, device=device)
-
-    def draw(self, screen: Any, faces: Any, cull: bool, front: RasterBuffers | None = None) -> None:
-        """Draw projected vertices and faces; with `front`, only what lies behind that layer."""
-        if self._device.startswith("cpu"):
-            self._draw_bands(screen, faces, cull, front or self, front is not None)
-        else:
-            self._draw_atomic(screen, faces, cull, front or self, front is not None)
-
-    def _draw_bands(
-        self, screen: Any, faces: Any, cull: bool, front: RasterBuffers, peel: bool
-    ) -> None:
-        from onelook.kernels import launch, thread_count
-        from onelook.render import raster_kernels as kernels
-
-        height, width = self.face_ids.shape
-        launch(
-            kernels.find_rows,
-            len(faces),
-            [screen, faces, cull, width, height, self._rows],
-            self._device,
-        )
-        band_rows = max(8, -(-height // (8 * thread_count())))  # 8 bands a thread even out the work
-        bands = -(-height // band_rows)
-        inputs = [screen, faces, self._rows, band_rows, peel, front.face_ids, front.depth]
-        launch(kernels.draw_band, bands, [*inputs, self.face_ids, self.depth], self._device, bands)
-
-    def _draw_atomic(
-        self, screen: Any, faces: Any, cull: bool, front: RasterBuffers, peel: bool
-    ) -> None:
-        from onelook.kernels import launch
-        from onelook.render import raster_kernels as kernels
-
-        self._keys.fill_(kernels.EMPTY_KEY)
-        self._large_count.zero_()
-        target = [peel, front._keys, self._keys, self._large_count, self._large_faces]
-        launch(kernels.offer_faces, len(faces), [screen, faces, cull, *target], self._device)
-        groups = 1024
-        launch(
-            kernels.offer_large_faces,
-            groups * kernels.LANES,
-            [groups, screen, faces, *target],
-            self._device,
-        )
-        height, width = self.face_ids.shape
-        launch(
-            kernels.read_keys, width * height, [self._keys, self.face_ids, self.depth], self._device
-        )

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from onelook.asset.asset import Asset, Textures
-from onelook.render.rasterize import RasterBuffers
 from onelook.render.texture import upload_texture
 
 Array = np.ndarray
@@ -57,7 +56,7 @@ class RenderScene:
         arrays.alpha_mode = _ALPHA_MODES[asset.alpha_mode]
         self.arrays = arrays
         self.screen = raster_kernels.screen_array(len(asset.vertices), self.device)
-        self._layers: dict[tuple[int, int], tuple[list[RasterBuffers], Any]] = {}
+        self._layers: dict[tuple[int, int], tuple[list[Any], Any]] = {}
         self.shadow: tuple[Any, float, float] | None = None  # see background.contact_shadow
 
     def _upload(self, array: Array, dtype: Any, element: Any) -> Any:
@@ -77,7 +76,10 @@ class RenderScene:
         return 1 if self.asset.alpha_mode == "OPAQUE" else MAX_LAYERS
 
     def rasterize(self, clip_from_world: Array, width: int, height: int) -> Any:
-        """Face ids of every layer, a warp array (K, H, W) int32, valid until the next call."""
+        """Face ids, nearest layer first: a warp array (K, H, W) int32, valid until the next call.
+
+        K is 1 for an opaque asset, else as many as have anything to show, at most MAX_LAYERS.
+        """
         import warp as wp
 
         from onelook.kernels import launch
@@ -94,20 +96,23 @@ class RenderScene:
             self.device,
         )
         cull = self.asset.is_closed and self.layer_count == 1
-        front = None
-        for layer in buffers:
-            layer.draw(self.screen, self.arrays.faces, cull, front)
-            front = layer
-        return face_ids
+        buffers[0].draw(self.screen, self.arrays.faces, cull)
+        used = 1
+        while used < len(buffers) and (buffers[used - 1].face_ids.numpy() >= 0).any():
+            buffers[used].draw(self.screen, self.arrays.faces, cull, buffers[used - 1])
+            used += 1
+        return face_ids[:used]
 
-    def _make_layers(self, width: int, height: int) -> tuple[list[RasterBuffers], Any]:
+    def _make_layers(self, width: int, height: int) -> tuple[list[Any], Any]:
         import warp as wp
+
+        from onelook.render.raster_buffers import make_buffers
 
         shape = (self.layer_count, height, width)
         face_ids = wp.empty(shape, dtype=wp.int32, device=self.device)
         num_faces = len(self.asset.faces)
         buffers = [
-            RasterBuffers(num_faces, width, height, self.device, face_ids[layer])
+            make_buffers(num_faces, width, height, self.device, face_ids[layer])
             for layer in range(self.layer_count)
         ]
         return buffers, face_ids

@@ -6,7 +6,7 @@ viewer moves to the right. The camera therefore runs clockwise, towards -X first
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -22,12 +22,21 @@ FOV_DEGREES = 30.0
 ELEVATION_DEGREES = 12.0
 
 
-def turntable_camera(
-    scene: RenderScene, azimuth_degrees: float, elevation_degrees: float = ELEVATION_DEGREES
-) -> Camera:
-    """An orbit camera that no part of the object leaves at any azimuth, in a square picture."""
+def turntable_cameras(
+    scene: RenderScene,
+    turns_degrees: Sequence[float],
+    elevation_degrees: float = ELEVATION_DEGREES,
+) -> list[Camera]:
+    """Cameras that see the object turned counter-clockwise from above by these angles.
+
+    They share one distance, the smallest at which no part of the object ever leaves a square
+    picture.
+    """
     distance = turning_distance(scene.asset.vertices, elevation_degrees, FOV_DEGREES)
-    return orbit_camera(azimuth_degrees, elevation_degrees, distance, FOV_DEGREES, scene.radius)
+    return [
+        orbit_camera(-turn, elevation_degrees, distance, FOV_DEGREES, scene.radius)
+        for turn in turns_degrees
+    ]
 
 
 def turntable_frames(
@@ -50,10 +59,11 @@ def turntable_frames(
     if num_frames < 1:
         raise ValueError(f"a turntable needs at least one frame, got {num_frames}")
     scene = asset if isinstance(asset, RenderScene) else RenderScene(asset, device)
-    for i in range(num_frames):
+    turns = [360 * i / num_frames for i in range(num_frames)]
+    for i, camera in enumerate(turntable_cameras(scene, turns, elevation_degrees)):
         yield render(
             scene,
-            turntable_camera(scene, -360 * i / num_frames, elevation_degrees),
+            camera,
             size,
             size,
             supersample=supersample,
@@ -80,13 +90,13 @@ def contact_sheet(
     views = [
         render(
             scene,
-            turntable_camera(scene, -45 * i),
+            camera,
             size,
             size,
             unlit=unlit,
             background=background or Background.studio(),
         )
-        for i in range(8)
+        for camera in turntable_cameras(scene, range(0, 360, 45))
     ]
     return np.concatenate([np.concatenate(views[i : i + 4], axis=1) for i in (0, 4)])
 
@@ -94,4 +104,5 @@ def contact_sheet(
 def preview(asset: Asset | RenderScene, size: int = 512, *, device: str | None = None) -> Array:
     """One three-quarter view on a transparent background, (size, size, 4) uint8."""
     scene = asset if isinstance(asset, RenderScene) else RenderScene(asset, device)
-    return render(scene, turntable_camera(scene, -30, 20), size, size, supersample=3)
+    (camera,) = turntable_cameras(scene, [30], 20)
+    return render(scene, camera, size, size, supersample=3)

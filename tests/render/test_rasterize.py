@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
+import warp as wp
 from scipy.spatial import Delaunay
 
+from onelook.render import raster_kernels, shade_kernels, shadow_kernels, texture_kernels
 from onelook.render.camera import orbit_camera, orthographic_camera
+from onelook.render.raster_buffers import BandBuffers, FaceBuffers
 from onelook.render.raster_reference import rasterize_reference
 from onelook.render.rasterize import rasterize
 
@@ -107,7 +110,8 @@ def test_threads_do_not_change_the_picture(monkeypatch):
     positions, faces = soup(500, 0.2)
     rasters = []
     for threads in (1, 2, 7):
-        monkeypatch.setattr("onelook.kernels.thread_count", lambda threads=threads: threads)
+        for module in ("onelook.kernels", "onelook.render.raster_buffers"):
+            monkeypatch.setattr(f"{module}.thread_count", lambda threads=threads: threads)
         rasters.append(rasterize(positions, faces, 150, 150, device="cpu"))
     for raster in rasters[1:]:
         np.testing.assert_array_equal(raster.face_ids, rasters[0].face_ids)
@@ -121,9 +125,39 @@ def test_unknown_engines_and_sizes_are_refused():
         rasterize(positions, faces, 0, 8)
 
 
+@pytest.mark.parametrize("count, size", [(40, 3.0), (2000, 0.02)])
+def test_the_cuda_way_matches_the_plain_twin_when_run_here(count, size, monkeypatch):
+    def one_launch(kernel, count, inputs, device, pieces=None):  # its atomics allow one thread
+        wp.launch(kernel, dim=count, inputs=[0, *inputs], device=device)
+
+    positions, faces = soup(count, size)
+    monkeypatch.setattr("onelook.render.raster_buffers.launch", one_launch)
+    screen = raster_kernels.screen_array(len(positions), "cpu")
+    clip = wp.array(positions, dtype=wp.vec4, device="cpu")
+    face_array = wp.array(faces.astype(np.int32), dtype=wp.vec3i, device="cpu")
+    one_launch(raster_kernels.project_clip, len(positions), [clip, 197, 163, screen], "cpu")
+    layers = [FaceBuffers(len(faces), 197, 163, "cpu") for _ in range(2)]
+    layers[0].draw(screen, face_array, False)
+    layers[1].draw(screen, face_array, False, layers[0])
+    first = rasterize_reference(positions, faces, 197, 163)
+    np.testing.assert_array_equal(layers[0].face_ids.numpy(), first.face_ids)
+    np.testing.assert_array_equal(layers[0].depth.numpy(), first.depth)
+    second = layers[1].face_ids.numpy()
+    assert ((second != first.face_ids) | (second == -1)).all()
+    bands = [BandBuffers(len(faces), 197, 163, "cpu") for _ in range(2)]
+    bands[0].draw(screen, face_array, False)
+    bands[1].draw(screen, face_array, False, bands[0])
+    np.testing.assert_array_equal(second, bands[1].face_ids.numpy())
+
+
+def test_every_kernel_compiles_for_cuda(tmp_path):
+    for module in (raster_kernels, shade_kernels, shadow_kernels, texture_kernels):
+        wp.compile_aot_module(module, arch=[80], module_dir=tmp_path, use_ptx=True)
+    assert len(list(tmp_path.glob("*.ptx"))) == 4
+
+
 @pytest.mark.gpu
 def test_cuda_matches_the_plain_twin():
-    wp = pytest.importorskip("warp")
     if not wp.is_cuda_available():
         pytest.skip("no CUDA device")
     for count, size in ((40, 3.0), (2000, 0.02)):

@@ -217,14 +217,15 @@ def test_contact_shadow_of_a_ball_is_the_one_of_the_textbook(sphere):
     exact = 0.125 / (0.25 + distance**2) ** 1.5
     near = distance < 0.35 * reach  # farther out the shadow is faded to nothing
     assert abs(shadow - exact)[near].max() < 0.15  # grain, right where the ball touches
-    assert abs(shadow - exact)[near].mean() < 0.015
+    assert abs(shadow - exact)[near].mean() < 0.02
 
 
 def test_threads_and_reuse_do_not_change_a_byte(knot, monkeypatch):
     camera = orbit_camera(30, 12, 2.6, 30)
     pictures = []
     for threads in (1, 2, 5):
-        monkeypatch.setattr("onelook.kernels.thread_count", lambda threads=threads: threads)
+        for module in ("onelook.kernels", "onelook.render.raster_buffers"):
+            monkeypatch.setattr(f"{module}.thread_count", lambda threads=threads: threads)
         scene = RenderScene(knot, "cpu")
         pictures += [
             render(scene, camera, 80, 60, background=Background.studio()) for _ in range(2)
