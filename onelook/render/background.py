@@ -33,11 +33,6 @@ class Background:
         """One sRGB colour, three bytes."""
         return Background(color, color)
 
-    @staticmethod
-    def studio() -> Background:
-        """A light grey sweep that brightens towards the floor, with a contact shadow."""
-        return Background((226, 228, 231), (247, 247, 246), 0.75)
-
     @property
     def linear_top(self) -> Array:
         """(3,) float32, linear light."""
@@ -47,6 +42,10 @@ class Background:
     def linear_bottom(self) -> Array:
         """(3,) float32, linear light."""
         return srgb_decode()[list(self.bottom)]
+
+
+STUDIO = Background((226, 228, 231), (247, 247, 246), shadow_strength=0.75)
+"""A light grey sweep that brightens towards the floor, with a contact shadow."""
 
 
 def contact_shadow(scene: RenderScene) -> tuple[Any, float, float]:

@@ -34,16 +34,17 @@ class BandBuffers:
         self.face_ids = _face_ids(width, height, device) if face_ids is None else face_ids
         self.depth = wp.empty((height, width), dtype=wp.float32, device=device)
         self._rows = wp.empty(max(num_faces, 1), dtype=wp.int32, device=device)
+        self._run_rows = wp.empty(-(-num_faces // kernels.RUN), dtype=wp.int32, device=device)
 
     def draw(self, screen: Any, faces: Any, cull: bool, front: BandBuffers | None = None) -> None:
         """Draw projected vertices and faces; with `front`, only what lies behind that layer."""
         height, width = self.face_ids.shape
-        inputs = [screen, faces, cull, width, height, self._rows]
-        launch(kernels.find_rows, len(faces), inputs, self._device)
+        inputs = [screen, faces, cull, width, height, self._rows, self._run_rows]
+        launch(kernels.find_rows, len(self._run_rows), inputs, self._device)
         band_rows = max(8, -(-height // (8 * thread_count())))  # 8 bands a thread even out the work
         bands = -(-height // band_rows)
         behind = front or self  # unread without a front
-        inputs = [screen, faces, self._rows, band_rows]
+        inputs = [screen, faces, self._rows, self._run_rows, band_rows]
         inputs += [front is not None, behind.face_ids, behind.depth, self.face_ids, self.depth]
         launch(kernels.draw_band, bands, inputs, self._device, bands)
 

@@ -5,13 +5,13 @@ H rows, W columns, S samples per pixel and axis.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
 
 from onelook.asset.asset import Asset
-from onelook.render.background import Background, contact_shadow
+from onelook.render.background import STUDIO, Background, contact_shadow
 from onelook.render.camera import Camera
 from onelook.render.environment import Environment, studio
 from onelook.render.scene import RenderScene
@@ -91,13 +91,13 @@ def warmup(device: str | None = None) -> None:
         textures=Textures(np.full((8, 8, 4), 128, np.uint8)),
         is_closed=False,
     )
-    render(asset, orthographic_camera(), 8, 8, background=Background.studio(), device=device)
+    render(asset, orthographic_camera(), 8, 8, background=STUDIO, device=device)
     rasterize(
         np.pad(corners, ((0, 0), (0, 1)), constant_values=1), asset.faces, 8, 8, device=device
     )
 
 
-@cache
+@lru_cache(maxsize=8)
 def upload_environment(environment: Environment, device: str) -> Any:
     """An `Environment` as a `light_kernels.Light` on a device."""
     import warp as wp

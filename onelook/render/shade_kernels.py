@@ -200,6 +200,37 @@ def pack(color: wp.vec3, alpha: float, encode: wp.array(dtype=wp.uint8)) -> wp.u
     return packed
 
 
+@wp.func
+def show(point: Point, light: Light, towards_eye: wp.vec3, unlit: bool) -> wp.vec3:
+    """Display colour of a group of samples that share their light; `point` holds their means."""
+    if unlit:
+        return point.color
+    normal = wp.normalize(point.normal)
+    return tone_map(
+        light_surface(light, point.color, point.metallic, point.roughness, normal, towards_eye)
+    )
+
+
+@wp.func
+def is_apart(normal: wp.vec3, other: wp.vec3) -> bool:
+    """Whether two normals of any length differ too much to be lit together."""
+    agreement = wp.dot(normal, other)
+    lengths = wp.dot(normal, normal) * wp.dot(other, other)
+    return agreement < 0.0 or agreement * agreement < COHERENT * lengths
+
+
+@wp.func
+def add_weighted(mean: Point, weight: float, point: Point, more: float) -> Point:
+    """The mean after a point of weight `more` joins points of `weight`."""
+    share = more / (weight + more)
+    joined = Point()
+    joined.color = mean.color + (point.color - mean.color) * share
+    joined.normal = mean.normal + (point.normal - mean.normal) * share
+    joined.metallic = mean.metallic + (point.metallic - mean.metallic) * share
+    joined.roughness = mean.roughness + (point.roughness - mean.roughness) * share
+    return joined
+
+
 @wp.kernel
 def shade_pixels(
     first: int,
@@ -222,7 +253,6 @@ def shade_pixels(
     pixel = first + wp.tid()
     width, height = image.shape[1], image.shape[0]
     row, column = pixel // width, pixel % width
-    num_layers = layers.shape[0]
     u = (float(column) + 0.5) / float(width)
     v = (float(row) + 0.5) / float(height)
     shift = view.across * (2.0 * u - 1.0) + view.up * (1.0 - 2.0 * v)
@@ -232,15 +262,12 @@ def shade_pixels(
     towards_eye = -wp.normalize(ray)
 
     share = 1.0 / float(samples * samples)
+    num_layers = layers.shape[0]
     total = samples * samples * num_layers
-    picture = wp.vec3(0.0, 0.0, 0.0)  # lit colour times weight
+    picture = wp.vec3(0.0, 0.0, 0.0)  # display colour times weight
     coverage = wp.float32(0.0)
-    group_color, group_normal = wp.vec3(0.0, 0.0, 0.0), wp.vec3(0.0, 0.0, 0.0)
-    group_weight, group_metallic, group_roughness = (
-        wp.float32(0.0),
-        wp.float32(0.0),
-        wp.float32(0.0),
-    )
+    group = Point()  # means of the samples that wait for their light
+    group_weight = wp.float32(0.0)
     passing = wp.float32(1.0)  # light that the layers in front let through
     for i in range(total + 1):
         point = Point()
@@ -259,42 +286,19 @@ def shade_pixels(
                 point = point_at(scene, view, screen, face, x, y, level_step)
                 weight = passing * point.alpha * share
                 passing = passing * (1.0 - point.alpha)
-        agreement = wp.dot(point.normal, group_normal)
-        lengths = wp.dot(point.normal, point.normal) * wp.dot(group_normal, group_normal)
-        apart = agreement < 0.0 or agreement * agreement < COHERENT * lengths
-        if group_weight > 0.0 and (i == total or (weight > 0.0 and apart)):
-            color = group_color / group_weight
-            if not unlit:
-                color = tone_map(
-                    light_surface(
-                        light,
-                        color,
-                        group_metallic / group_weight,
-                        group_roughness / group_weight,
-                        wp.normalize(group_normal),
-                        towards_eye,
-                    )
-                )
-            picture += color * group_weight
+        is_new_group = weight > 0.0 and is_apart(point.normal, group.normal)
+        if group_weight > 0.0 and (i == total or is_new_group):
+            picture += show(group, light, towards_eye, unlit) * group_weight
             coverage += group_weight
-            group_color, group_normal = wp.vec3(0.0, 0.0, 0.0), wp.vec3(0.0, 0.0, 0.0)
-            group_weight, group_metallic, group_roughness = (
-                wp.float32(0.0),
-                wp.float32(0.0),
-                wp.float32(0.0),
-            )
+            group_weight = wp.float32(0.0)
         if weight > 0.0:
-            group_color += point.color * weight
-            group_normal += point.normal * weight
+            group = add_weighted(group, group_weight, point, weight)
             group_weight += weight
-            group_metallic += point.metallic * weight
-            group_roughness += point.roughness * weight
 
     if backdrop.is_transparent:
         image[row, column] = pack(picture / wp.max(coverage, 1.0e-6), coverage, encode)
     else:
-        color = picture
         if coverage < 0.999:
             behind = backdrop_at(backdrop, eye, ray, view.to_studio, v)
-            color = color + behind * (1.0 - coverage)
-        image[row, column] = pack(color, 1.0, encode)
+            picture = picture + behind * (1.0 - coverage)
+        image[row, column] = pack(picture, 1.0, encode)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from onelook.asset.asset import Asset
-from onelook.render.background import Background
+from onelook.render.background import STUDIO, Background
 from onelook.render.camera import Camera, orbit_camera, turning_distance
 from onelook.render.scene import RenderScene
 from onelook.render.shade import Color, render
@@ -46,7 +46,7 @@ def turntable_frames(
     size: int = 512,
     elevation_degrees: float = ELEVATION_DEGREES,
     supersample: int = 2,
-    background: Background | Color | None = None,
+    background: Background | Color | None = STUDIO,
     device: str | None = None,
     report: Report | None = None,
 ) -> Iterator[Array]:
@@ -54,7 +54,7 @@ def turntable_frames(
 
     Frame i shows the object turned by 360 * i / num_frames degrees counter-clockwise seen from
     above, so the frame after the last would be the first again. background: by default the studio
-    with a contact shadow. Raises ValueError for fewer than one frame.
+    with a contact shadow; None is transparent. Raises ValueError for fewer than one frame.
     """
     if num_frames < 1:
         raise ValueError(f"a turntable needs at least one frame, got {num_frames}")
@@ -67,7 +67,7 @@ def turntable_frames(
             size,
             size,
             supersample=supersample,
-            background=background or Background.studio(),
+            background=background,
         )
         if report:
             report.advance((i + 1) / num_frames)
@@ -78,13 +78,13 @@ def contact_sheet(
     size: int = 256,
     *,
     unlit: bool = False,
-    background: Background | Color | None = None,
+    background: Background | Color | None = STUDIO,
     device: str | None = None,
 ) -> Array:
     """Eight views 45 degrees apart in two rows of four, (2 * size, 4 * size, 4) uint8.
 
     The first is the front; the object turns as in `turntable_frames`. background: by default the
-    studio.
+    studio; None is transparent.
     """
     scene = asset if isinstance(asset, RenderScene) else RenderScene(asset, device)
     views = [
@@ -94,7 +94,7 @@ def contact_sheet(
             size,
             size,
             unlit=unlit,
-            background=background or Background.studio(),
+            background=background,
         )
         for camera in turntable_cameras(scene, range(0, 360, 45))
     ]

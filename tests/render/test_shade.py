@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from onelook.render.background import Background, contact_shadow
+from onelook.render.background import STUDIO, contact_shadow
 from onelook.render.camera import orbit_camera, orthographic_camera
 from onelook.render.environment import prefilter
 from onelook.render.scene import RenderScene
@@ -201,8 +201,8 @@ def test_background_is_what_was_asked_for(sphere):
     camera = orbit_camera(0, 10, 4, 30)
     plain = render(sphere(), camera, 32, 32, background=(12, 200, 90), device="cpu")
     assert plain[0, 0].tolist() == [12, 200, 90, 255] and (plain[..., 3] == 255).all()
-    studio = render(sphere(), camera, 64, 64, background=Background.studio(), device="cpu")
-    assert studio[0, 0, :3].tolist() == list(Background.studio().top)
+    studio = render(sphere(), camera, 64, 64, background=STUDIO, device="cpu")
+    assert studio[0, 0, :3].tolist() == list(STUDIO.top)
     under, beside = studio[48, 32, :3].mean(), studio[48, 2, :3].mean()
     assert under < 0.75 * beside  # the floor is darker where the ball stands
 
@@ -227,9 +227,7 @@ def test_threads_and_reuse_do_not_change_a_byte(knot, monkeypatch):
         for module in ("onelook.kernels", "onelook.render.raster_buffers"):
             monkeypatch.setattr(f"{module}.thread_count", lambda threads=threads: threads)
         scene = RenderScene(knot, "cpu")
-        pictures += [
-            render(scene, camera, 80, 60, background=Background.studio()) for _ in range(2)
-        ]
+        pictures += [render(scene, camera, 80, 60, background=STUDIO) for _ in range(2)]
     for picture in pictures[1:]:
         np.testing.assert_array_equal(picture, pictures[0])
 
@@ -259,7 +257,7 @@ def test_cuda_takes_the_same_picture(knot):
         pytest.skip("no CUDA device")
     camera = orbit_camera(30, 12, 2.6, 30)
     pictures = [
-        render(knot, camera, 128, 128, background=Background.studio(), device=device).astype(int)
+        render(knot, camera, 128, 128, background=STUDIO, device=device).astype(int)
         for device in ("cpu", "cuda:0")
     ]
     assert abs(pictures[0] - pictures[1]).max() <= 2

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 
 from onelook.render.scene import RenderScene
@@ -66,3 +69,11 @@ def test_preview_is_cut_out(knot):
     picture = preview(knot, 96, device="cpu")
     assert picture.shape == (96, 96, 4)
     assert picture[0, 0, 3] == 0 and 0.15 < (picture[..., 3] == 255).mean() < 0.8
+
+
+def test_importing_the_room_loads_no_engine():
+    code = (
+        "import sys, onelook.render.turntable, onelook.render.video;"
+        "assert not {'warp', 'cv2', 'av', 'PIL', 'torch'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
