@@ -10,26 +10,31 @@ N vertices, M faces.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from onelook.asset.holes import fill_holes
-from onelook.asset.manifold import separate
+from onelook.asset.manifold import Separated, separate, spread_coincident
+from onelook.asset.slivers import remove_slivers
 from onelook.asset.topology import (
     Edges,
     compact,
     face_areas,
     face_parts,
     find_edges,
+    first_at_position,
     sheets,
 )
-from onelook.asset.winding import flip_faces, flips_to_agree, flips_to_face_outward
+from onelook.asset.winding import (
+    flip_faces,
+    flips_across_crowded,
+    flips_to_agree,
+    flips_to_face_outward,
+)
 from onelook.errors import SurfaceError
 
 Array = np.ndarray
-
-SLIVER = 1e-12  # of the squared diagonal: faces with less area have no usable normal in float32
 
 
 @dataclass(frozen=True)
@@ -79,29 +84,24 @@ def clean(
     """
     counts: dict[str, int] = {}
     vertices, faces = _usable(vertices, faces, counts)
-    vertices, faces = _without_degenerate(vertices, weld(vertices, faces), counts)
+    faces = _without_degenerate(vertices, _welded(vertices, faces), counts)
     faces = _without_floaters(vertices, faces, floater_share, counts)
     faces = _without_duplicates(faces, counts)
-    edges = find_edges(faces)
-    faces, edges = _without_fins(faces, edges, counts)
-    faces, edges = _turned(vertices, faces, edges, counts)
-    separated = separate(vertices, faces, edges)
-    counts["split_vertices"] = len(separated.vertices) - len(vertices)
-    filled = fill_holes(
-        separated.vertices, separated.faces, separated.origin, hole_edges, hole_share
-    )
-    counts["filled_holes"], counts["open_holes"] = filled.filled, filled.kept
-    vertices, faces = filled.vertices, filled.faces
-    if filled.filled:
-        separated = separate(vertices, faces)
-        vertices, faces = separated.vertices, separated.faces
+    faces, edges = _without_fins(faces, counts)
+    faces, edges = _agreeing(faces, edges, counts)
+    mesh = separate(vertices, faces, edges)
+    counts["split_vertices"] = len(mesh.vertices) - len(vertices)
+    mesh = _outward(mesh, counts)
+    mesh = _without_holes(mesh, hole_edges, hole_share, counts)
+    mesh = _without_slivers(mesh, counts)
     if drop_hidden:
-        faces = _without_hidden(vertices, faces, hidden_share, device, counts)
-    vertices, faces = compact(vertices, faces)
+        mesh = _without_hidden(mesh, hidden_share, device, counts)
+    vertices, faces = compact(mesh.vertices, mesh.faces)
+    vertices = spread_coincident(vertices, faces)
     return CleanMesh(
         vertices=np.ascontiguousarray(vertices),
         faces=np.ascontiguousarray(faces),
-        is_closed=bool((find_edges(faces).uses == 2).all()),
+        is_closed=bool((mesh.edges.uses == 2).all()),
         **counts,
     )
 
@@ -130,39 +130,22 @@ def _usable(vertices: Array, faces: Array, counts: dict[str, int]) -> tuple[Arra
     return np.where(finite[:, None], vertices, np.float32(0)), faces[valid].astype(np.int32)
 
 
-def weld(vertices: Array, faces: Array) -> Array:
-    """The faces with every vertex replaced by the first one at exactly the same position.
-
-    The very same array where no position occurs twice.
-    """
-    bits = (vertices + np.float32(0)).view(np.uint32).astype(np.uint64)  # + 0 turns -0 into 0
-    keys = bits[:, 0] * np.uint64(0x9E3779B97F4A7C15)  # mixed so that equal keys are rare
-    for k in (1, 2):
-        keys = (keys ^ (keys >> np.uint64(29)) ^ bits[:, k]) * np.uint64(0xBF58476D1CE4E5B9)
-    ordered = np.sort(keys)
-    if (ordered[1:] != ordered[:-1]).all():
-        return faces
-    _, index = np.unique(bits, axis=0, return_inverse=True)
-    first = np.full(int(index.max()) + 1, len(vertices), np.int32)
-    np.minimum.at(first, index.ravel(), np.arange(len(vertices), dtype=np.int32))
-    return first[index.ravel()][faces]
+def _welded(vertices: Array, faces: Array) -> Array:
+    """The faces with every vertex replaced by the first one at exactly the same position."""
+    first = first_at_position(vertices)
+    return faces if (first == np.arange(len(vertices))).all() else first[faces]
 
 
-def _without_degenerate(
-    vertices: Array, faces: Array, counts: dict[str, int]
-) -> tuple[Array, Array]:
-    size = np.ptp(vertices[faces.ravel()], axis=0)
-    area = face_areas(vertices, faces)
-    distinct = (faces != np.roll(faces, 1, axis=1)).all(1)
-    solid = distinct & (area > SLIVER * float(size @ size))
-    if solid.all():
-        return vertices, faces
-    if not solid.any():
+def _without_degenerate(vertices: Array, faces: Array, counts: dict[str, int]) -> Array:
+    """Without faces that use a vertex twice: they leave no gap, unlike others without area."""
+    distinct = (faces != faces[:, [2, 0, 1]]).all(1)
+    if not (face_areas(vertices, faces) > 0).any():
         raise SurfaceError(
-            f"all {len(faces)} faces of the surface are degenerate: none has an area"
+            f"none of the {len(faces)} faces of the surface has an area, so there is nothing to"
+            " texture; another picture or model may give a surface"
         )
-    counts["degenerate_faces"] = int(len(faces) - solid.sum())
-    return vertices, faces[solid]
+    counts["degenerate_faces"] = int(len(faces) - distinct.sum())
+    return faces if distinct.all() else faces[distinct]
 
 
 def _without_floaters(
@@ -194,45 +177,72 @@ def _without_duplicates(faces: Array, counts: dict[str, int]) -> Array:
     return faces[~repeats] if repeats.any() else faces
 
 
-def _without_fins(faces: Array, edges: Edges, counts: dict[str, int]) -> tuple[Array, Edges]:
-    """Without loose faces that stand on an edge which has two others."""
-    fins = 0
+def _without_fins(faces: Array, counts: dict[str, int]) -> tuple[Array, Edges]:
+    """Without loose faces that stand on an edge which has two others; and the edges of the rest."""
+    before = len(faces)
+    edges = find_edges(faces)
     while (edges.uses > 2).any():
         uses = edges.uses[edges.of_half].reshape(-1, 3)
         fin = (uses > 2).any(1) & (uses == 1).any(1)
         if not fin.any() or fin.all():
             break
-        fins += int(fin.sum())
         faces = faces[~fin]
         edges = find_edges(faces)
-    counts["fins"] = fins
+    counts["fins"] = before - len(faces)
     return faces, edges
 
 
-def _turned(
-    vertices: Array, faces: Array, edges: Edges, counts: dict[str, int]
-) -> tuple[Array, Edges]:
-    """Neighbours turned to agree, then every sheet outward."""
-    agree = flips_to_agree(faces, edges.paired())
-    faces, edges = flip_faces(faces, edges, agree)
-    count, sheet = sheets(edges.paired(), len(faces))
-    outward = flips_to_face_outward(vertices, faces, sheet, count)
-    counts["flipped_faces"] = int((agree ^ outward).sum())
-    return flip_faces(faces, edges, outward)
+def _agreeing(faces: Array, edges: Edges, counts: dict[str, int]) -> tuple[Array, Edges]:
+    """Neighbours turned to agree, also where several sheets meet at an edge."""
+    flip = flips_to_agree(faces, edges.paired())
+    faces, edges = flip_faces(faces, edges, flip)
+    if (edges.uses > 2).any():
+        count, sheet = sheets(edges.paired(), len(faces))
+        across = flips_across_crowded(faces, edges, sheet, count)
+        faces, edges = flip_faces(faces, edges, across)
+        flip = flip ^ across
+    counts["flipped_faces"] = int(flip.sum())
+    return faces, edges
+
+
+def _outward(mesh: Separated, counts: dict[str, int]) -> Separated:
+    """Every sheet turned outward, as far as its volume tells."""
+    count, sheet = sheets(mesh.edges.paired(), len(mesh.faces))
+    flip = flips_to_face_outward(mesh.vertices, mesh.faces, sheet, count)
+    counts["flipped_faces"] += int(flip.sum())
+    faces, edges = flip_faces(mesh.faces, mesh.edges, flip)
+    return replace(mesh, faces=faces, edges=edges)
+
+
+def _without_holes(
+    mesh: Separated, hole_edges: int, hole_share: float, counts: dict[str, int]
+) -> Separated:
+    filled = fill_holes(mesh, hole_edges, hole_share)
+    counts["filled_holes"], counts["open_holes"] = filled.filled, filled.kept
+    return separate(filled.vertices, filled.faces) if filled.filled else mesh
+
+
+def _without_slivers(mesh: Separated, counts: dict[str, int]) -> Separated:
+    vertices, faces = remove_slivers(mesh.vertices, mesh.faces)
+    if faces is mesh.faces:
+        return mesh
+    counts["degenerate_faces"] += len(mesh.faces) - len(faces)
+    return separate(vertices, faces)
 
 
 def _without_hidden(
-    vertices: Array, faces: Array, hidden_share: float, device: str | None, counts: dict[str, int]
-) -> Array:
-    """Without parts that hardly any ray from outside reaches."""
-    number, part = face_parts(faces, len(vertices))
+    mesh: Separated, hidden_share: float, device: str | None, counts: dict[str, int]
+) -> Separated:
+    """Without parts that hardly any ray from outside reaches; thin open ones turned to be seen."""
+    number, part = sheets(mesh.edges.paired(), len(mesh.faces))
     if number == 1:
-        return faces
+        return mesh
     from onelook.asset.visibility import part_visibility
 
-    seen = part_visibility(vertices, faces, part, number, device)
+    seen = part_visibility(mesh.vertices, mesh.faces, part, number, device)
     stays = (seen.front >= hidden_share) | (seen.back >= hidden_share)
-    if not stays.any():
-        return faces
+    if stays.all() or not stays.any():
+        return mesh
     counts["hidden_parts"] = int(number - stays.sum())
-    return faces[stays[part]]
+    faces = mesh.faces[stays[part]]
+    return replace(mesh, faces=faces, edges=find_edges(faces))

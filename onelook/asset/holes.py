@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from onelook.asset.borders import Loops, border_loops
+from onelook.asset.manifold import Separated
 from onelook.asset.patches import fair, ring_patch, sew
-from onelook.asset.topology import Edges, find_edges, half_edge_heads, sheets
+from onelook.asset.topology import Edges, components, half_edge_heads, sheets
 from onelook.asset.winding import sheet_volumes
 
 Array = np.ndarray
@@ -39,19 +40,13 @@ class Filled:
     kept: int
 
 
-def fill_holes(
-    vertices: Array, faces: Array, origin: Array, hole_edges: int, hole_share: float
-) -> Filled:
-    """Close every hole of at most `hole_edges` edges and `hole_share` of its sheet's area.
-
-    A manifold mesh, vertices (N, 3) float32 and faces (M, 3) int32, neighbours agreeing; origin
-    (N,): the vertex each is a copy of.
-    """
-    edges = find_edges(faces)
+def fill_holes(mesh: Separated, hole_edges: int, hole_share: float) -> Filled:
+    """Close every hole of at most `hole_edges` edges and `hole_share` of its sheet's area."""
+    vertices, faces, edges = mesh.vertices, mesh.faces, mesh.edges
     border = edges.boundary()
     if not len(border):
         return Filled(vertices, faces, 0, 0)
-    loops = border_loops(faces, border, origin)
+    loops = border_loops(faces, border, mesh.origin)
     small = np.flatnonzero(_is_small(vertices, faces, edges, loops, hole_edges, hole_share))
     kept = len(loops.lengths) - len(small)
     if not len(small):
@@ -139,8 +134,6 @@ def _merges(faces: Array, loops: Loops, small: Array, count: int) -> Array:
     inside[small] = True
     apart = np.flatnonzero((arrives != leaves) & np.repeat(inside, loops.lengths))
     if len(apart):
-        from onelook.asset.topology import components
-
         _, label = components(np.stack([arrives[apart], leaves[apart]], 1), count)
         lowest = np.full(int(label.max()) + 1, count, np.int32)
         np.minimum.at(lowest, label, merge)

@@ -13,7 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onelook.asset.topology import Edges, components, find_edges, next_half_edge
+from onelook.asset.topology import (
+    Edges,
+    components,
+    find_edges,
+    first_at_position,
+    next_half_edge,
+)
 from onelook.asset.winding import agreeing
 
 Array = np.ndarray
@@ -27,12 +33,13 @@ SHUFFLE = np.uint64(2654435761)  # Knuth's multiplicative hash: odd, so it maps 
 class Separated:
     """A manifold mesh: every edge has one face, or two that run along it in opposite directions.
 
-    vertices (N, 3) float32; faces (M, 3) int32; origin (N,): the vertex that each was, or was
-    copied from; a vertex in the middle of a cut edge is its own origin.
+    vertices (N, 3) float32; faces (M, 3) int32; edges: those of the faces; origin (N,): the vertex
+    that each was, or was copied from (a vertex in the middle of a cut edge is its own origin).
     """
 
     vertices: Array
     faces: Array
+    edges: Edges
     origin: Array
 
 
@@ -54,13 +61,49 @@ def separate(vertices: Array, faces: Array, edges: Edges | None = None) -> Separ
         if len(crowded):
             matched = _pair_crowded(vertices, faces, edges, crowded)
             pairs = np.concatenate([pairs, matched])
-        vertices, faces, copied = _split_fans(vertices, faces, pairs)
+        vertices, split, copied = _split_fans(vertices, faces, pairs)
+        edges = edges if split is faces else None
+        faces = split
         origin = np.concatenate([origin, origin[copied]])
         if not len(crowded) and agree.all():
-            return Separated(vertices, faces, origin)
+            return Separated(vertices, faces, edges or find_edges(faces), origin)
         vertices, faces = _cut_shared_edges(vertices, faces, pairs)
         origin = np.concatenate([origin, np.arange(len(origin), len(vertices))])
         edges = None
+
+
+def spread_coincident(vertices: Array, faces: Array) -> Array:
+    """Vertices (N, 3) float32 without two at the same position, where faces (M, 3) use both.
+
+    The very same array where there are none; else all but one are nudged as copies are, and those
+    that this does not part by steps of a millionth of the diagonal in directions of their own.
+    """
+    step = 1e-6 * float(np.linalg.norm(vertices.max(0) - vertices.min(0)))
+    for round_number in range(8):
+        first = first_at_position(vertices)
+        repeated = first != np.arange(len(vertices))
+        if not repeated.any():
+            break
+        corner = np.full(len(vertices), -1)
+        corner[faces.ravel()[::-1]] = np.arange(faces.size)[::-1]
+        moving = np.flatnonzero(repeated & (corner >= 0))
+        if not len(moving):
+            break
+        if round_number == 0:
+            vertices = _nudged(vertices, moving, faces[corner[moving] // 3])
+        else:
+            turn = moving[:, None] * np.array([2.399963, 4.0, 1.618034])
+            vertices = vertices.copy()
+            vertices[moving] += (round_number * step * np.sin(turn)).astype(np.float32)
+    return vertices
+
+
+def _nudged(vertices: Array, moving: Array, face_of_each: Array) -> Array:
+    """The vertices with some moved a little into a face of theirs."""
+    vertices = vertices.copy()
+    centres = vertices[face_of_each].mean(1)
+    vertices[moving] += NUDGE * (centres - vertices[moving])
+    return vertices
 
 
 def _split_fans(vertices: Array, faces: Array, pairs: Array) -> tuple[Array, Array, Array]:
@@ -91,10 +134,9 @@ def _split_fans(vertices: Array, faces: Array, pairs: Array) -> tuple[Array, Arr
     copies = np.flatnonzero(is_copy)
     new_index = vertex.astype(np.int32)
     new_index[copies] = len(vertices) + np.arange(len(copies), dtype=np.int32)
-    old = vertices[vertex[copies]]
-    centres = vertices[faces[corner[copies] // 3]].mean(1)
-    moved = old + np.float32(NUDGE) * (centres - old)
-    return np.concatenate([vertices, moved]), new_index[fan].reshape(-1, 3), vertex[copies]
+    grown = np.concatenate([vertices, vertices[vertex[copies]]])
+    grown = _nudged(grown, new_index[copies], faces[corner[copies] // 3])
+    return grown, new_index[fan].reshape(-1, 3), vertex[copies]
 
 
 def _cut_shared_edges(vertices: Array, faces: Array, pairs: Array) -> tuple[Array, Array]:

@@ -125,6 +125,25 @@ def compact(vertices: Array, faces: Array) -> tuple[Array, Array]:
     return vertices[used], index[faces]
 
 
+def first_at_position(vertices: Array) -> Array:
+    """(N,) int32: of each vertex (N, 3) float32, the first vertex at exactly the same position."""
+    own = np.arange(len(vertices), dtype=np.int32)
+    bits = (vertices + np.float32(0)).view(np.uint32).astype(np.uint64)  # + 0 turns -0 into 0
+    keys = bits[:, 0] * np.uint64(0x9E3779B97F4A7C15)  # mixed, so that few positions share a key
+    for k in (1, 2):
+        keys = (keys ^ (keys >> np.uint64(29)) ^ bits[:, k]) * np.uint64(0xBF58476D1CE4E5B9)
+    ordered = np.sort(keys)
+    repeats = ordered[1:][ordered[1:] == ordered[:-1]]
+    if not len(repeats):
+        return own
+    suspects = np.flatnonzero(np.isin(keys, repeats))
+    _, group = np.unique(bits[suspects], axis=0, return_inverse=True)
+    first = np.full(len(suspects), len(vertices), np.int32)
+    np.minimum.at(first, group.ravel(), suspects.astype(np.int32))
+    own[suspects] = first[group.ravel()]
+    return own
+
+
 def face_crosses(vertices: Array, faces: Array) -> Array:
     """(M, 3) float32: each face's normal, as long as twice its area."""
     a = vertices[faces[:, 0]]

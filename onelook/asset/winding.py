@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import breadth_first_order
+from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
 from onelook.asset.topology import Edges, components
 
@@ -52,14 +52,62 @@ def flips_to_agree(faces: Array, pairs: Array) -> Array:
     agree = agreeing(faces, pairs)
     if agree.all():
         return np.zeros(len(faces), bool)
-    patch_count, patch = components(pairs[agree] // 3, len(faces))
-    links = patch[pairs[~agree] // 3]
-    links = links[links[:, 0] != links[:, 1]]
-    sheet_count, sheet = components(links, patch_count)
-    flip = _two_colours(links, sheet, patch_count)[patch]
-    sheet = sheet[patch]
-    balance = np.bincount(sheet, np.where(flip, 1.0, -1.0), sheet_count)
-    return flip ^ (balance > 0)[sheet]
+    return _fewest_flips(pairs // 3, ~agree, len(faces))
+
+
+def flips_across_crowded(faces: Array, edges: Edges, sheet: Array, count: int) -> Array:
+    """(M,) bool: faces of sheets to flip so that at edges of several sheets directions balance.
+
+    sheet (M,): the sheet of each face, 0 <= sheet < count; its faces agree already. At an edge
+    where two sheets have a direction left over, one must be the opposite of the other; of claims
+    that contradict each other, those made by most edges win.
+    """
+    crowded = edges.crowded()
+    if not len(crowded):
+        return np.zeros(len(faces), bool)
+    edge = edges.of_half[crowded].astype(np.int64)
+    forward = faces.ravel()[crowded] == edges.ends[edge, 0]
+    keys, entry = np.unique(edge * count + sheet[crowded // 3], return_inverse=True)
+    surplus = np.bincount(entry, np.where(forward, 1, -1))
+    is_balanced = np.bincount(edge, np.where(forward, 1, -1)) == 0
+    keys, surplus = keys[surplus != 0], np.sign(surplus[surplus != 0])
+    neighbours = np.flatnonzero(np.diff(keys // count) == 0)  # successive sheets of one edge
+    links = np.stack([keys[neighbours] % count, keys[neighbours + 1] % count], 1)
+    claim = surplus[neighbours] * surplus[neighbours + 1]  # > 0: one of them must be flipped
+    claim = np.where(is_balanced[keys[neighbours] // count], -1, claim)
+    pair, of_link = np.unique(np.sort(links, axis=1), axis=0, return_inverse=True)
+    votes = np.bincount(of_link.ravel(), claim, len(pair))
+    pair, votes = pair[votes != 0], votes[votes != 0]
+    strongest = _strongest_tree(pair, np.abs(votes), count)
+    sizes = np.bincount(sheet, minlength=count)
+    return _fewest_flips(pair[strongest], votes[strongest] > 0, count, sizes)[sheet]
+
+
+def _strongest_tree(links: Array, strength: Array, count: int) -> Array:
+    """Which links (P, 2) of distinct nodes form the spanning forest of the greatest strength."""
+    place = np.arange(1, len(links) + 1)
+    cost = np.empty(len(links))
+    cost[np.lexsort((place, -strength))] = place  # distinct, so that the forest is unique
+    graph = coo_matrix((cost, (links[:, 0], links[:, 1])), shape=(count, count)).tocsr()
+    return np.isin(cost, minimum_spanning_tree(graph).data)
+
+
+def _fewest_flips(links: Array, differ: Array, count: int, sizes: Array | None = None) -> Array:
+    """(count,) bool: which of `count` items to flip.
+
+    Of two items joined by a link (P, 2), one is flipped where `differ` (P,) is true, and both or
+    none elsewhere, as far as the links allow that. Of the two ways to flip items that hang
+    together, the one that flips less, by `sizes` (count,).
+    """
+    patch_count, patch = components(links[~differ], count)
+    between = patch[links[differ]]
+    between = between[between[:, 0] != between[:, 1]]
+    part_count, part = components(between, patch_count)
+    flip = _two_colours(between, part, patch_count)[patch]
+    part = part[patch]
+    sizes = np.ones(count) if sizes is None else sizes
+    balance = np.bincount(part, np.where(flip, sizes, -sizes), part_count)
+    return flip ^ (balance > 0)[part]
 
 
 def _two_colours(links: Array, part: Array, count: int) -> Array:
