@@ -59,7 +59,9 @@ def _print_device() -> None:
     if default_device() == "cpu":
         print("  gpu          none found: models need one for use, relief does not")
     else:
-        print(f"  gpu          {default_device()}, {device_memory_bytes() / 1e9:.1f} GB")
+        print(
+            f"  gpu          {default_device()}, {device_memory_bytes(default_device()) / 1e9:.1f} GB"
+        )
 
 
 def _print_models() -> None:

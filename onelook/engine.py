@@ -52,8 +52,10 @@ class Engine:
     """Keeps the loaded backends; holds nothing else between requests."""
 
     def __init__(self, device: str = "auto"):
-        """device: "auto", "cpu" or "cuda:N"."""
-        self._device = device
+        """device: "auto", "cpu", "cuda" or "cuda:N". Raises OptionError where it is not there."""
+        from onelook.kernels import resolve_device
+
+        self._device = resolve_device(device)
         self._loaded: dict[str, Backend] = {}
 
     def warm_up(self) -> None:
@@ -123,6 +125,7 @@ class Engine:
             decimation_target=options.face_budget,
             texture_size=options.texture_pixels,
             report=report,
+            device=self._device,
         )
         if options.generate_model:
             from onelook.asset.gltf import write_glb
@@ -136,11 +139,14 @@ class Engine:
 
             files["video"] = folder / f"{name}.mp4"
             with report.step("video"):
-                write_video(turntable_frames(asset, report=report), files["video"])
+                frames = turntable_frames(asset, device=self._device, report=report)
+                write_video(frames, files["video"])
         return files
 
     def _backend(self, options: Options, report: Report) -> Backend:
-        name = choose_backend(options.model, _device_memory_gb(self._device), report)
+        from onelook.kernels import device_memory_bytes
+
+        name = choose_backend(options.model, device_memory_bytes(self._device) / 1e9, report)
         report.figures["model"] = name
         if name not in self._loaded:
             self._loaded[name] = BACKENDS[name].load(self._device)
@@ -155,14 +161,6 @@ def _provenance(options: Options, report: Report) -> dict[str, object]:
         "seed": options.seed,
         "options": asdict(options),
     }
-
-
-def _device_memory_gb(device: str) -> float:
-    if device == "cpu":
-        return 0.0
-    from onelook.kernels import device_memory_bytes
-
-    return device_memory_bytes() / 1e9
 
 
 def _metrics(options: Options, report: Report) -> dict[str, Figure]:

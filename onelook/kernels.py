@@ -9,6 +9,7 @@ Two items must never write the same memory: there are no atomics between CPU thr
 from __future__ import annotations
 
 import os
+import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -16,6 +17,8 @@ from typing import Any
 
 import numpy as np
 import warp as wp
+
+from onelook.errors import OptionError
 
 
 def _start_warp() -> None:
@@ -54,9 +57,26 @@ def default_device() -> str:
     return "cuda:0" if wp.is_cuda_available() else "cpu"
 
 
-def device_memory_bytes() -> int:
-    """Memory of the GPU that `default_device` names, 0 without one."""
-    return wp.get_device("cuda:0").total_memory if wp.is_cuda_available() else 0
+def resolve_device(device: str) -> str:
+    """`auto` -> the default device; `cpu`, `cuda` and `cuda:N` -> themselves where they exist.
+
+    Raises OptionError for any other name and for a GPU that is not there.
+    """
+    if device == "auto":
+        return default_device()
+    if device == "cpu":
+        return device
+    if re.fullmatch(r"cuda(:\d+)?", device):
+        number, count = int(device.partition(":")[2] or 0), wp.get_cuda_device_count()
+        if number < count:
+            return f"cuda:{number}"
+        raise OptionError(f"device {device} is not on this machine, which has {count} CUDA devices")
+    raise OptionError(f"device must be auto, cpu, cuda or cuda:N, got {device!r}")
+
+
+def device_memory_bytes(device: str) -> int:
+    """Memory of this GPU; 0 for "cpu"."""
+    return wp.get_device(device).total_memory if device.startswith("cuda") else 0
 
 
 def launch(kernel: Any, count: int, inputs: list[Any], device: str, pieces: int | None = None):
