@@ -1,6 +1,6 @@
 """The memory a picture size needs, and the two ways of filling it: by bands, and by faces.
 
-Both ways give the same faces and depths; see raster_kernels. H rows, W columns.
+Both ways give the same faces and depths; see raster_kernels.py. H rows, W columns.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 import warp as wp
 
 from onelook.kernels import launch, thread_count
-from onelook.render import raster_kernels as kernels
+from onelook.render import band_kernels, face_kernels
 
 _GROUPS = 1024  # of CUDA threads that share the large faces
 
@@ -34,19 +34,19 @@ class BandBuffers:
         self.face_ids = _face_ids(width, height, device) if face_ids is None else face_ids
         self.depth = wp.empty((height, width), dtype=wp.float32, device=device)
         self._rows = wp.empty(max(num_faces, 1), dtype=wp.int32, device=device)
-        self._run_rows = wp.empty(-(-num_faces // kernels.RUN), dtype=wp.int32, device=device)
+        self._run_rows = wp.empty(-(-num_faces // band_kernels.RUN), dtype=wp.int32, device=device)
 
     def draw(self, screen: Any, faces: Any, cull: bool, front: BandBuffers | None = None) -> None:
         """Draw projected vertices and faces; with `front`, only what lies behind that layer."""
         height, width = self.face_ids.shape
         inputs = [screen, faces, cull, width, height, self._rows, self._run_rows]
-        launch(kernels.find_rows, len(self._run_rows), inputs, self._device)
+        launch(band_kernels.find_rows, len(self._run_rows), inputs, self._device)
         band_rows = max(8, -(-height // (8 * thread_count())))  # 8 bands a thread even out the work
         bands = -(-height // band_rows)
         behind = front or self  # unread without a front
         inputs = [screen, faces, self._rows, self._run_rows, band_rows]
         inputs += [front is not None, behind.face_ids, behind.depth, self.face_ids, self.depth]
-        launch(kernels.draw_band, bands, inputs, self._device, bands)
+        launch(band_kernels.draw_band, bands, inputs, self._device, bands)
 
 
 class FaceBuffers:
@@ -66,17 +66,17 @@ class FaceBuffers:
     def draw(self, screen: Any, faces: Any, cull: bool, front: FaceBuffers | None = None) -> None:
         """Draw projected vertices and faces; with `front`, only what lies behind that layer."""
         height, width = self.face_ids.shape
-        self._keys.fill_(kernels.EMPTY_KEY)
+        self._keys.fill_(face_kernels.EMPTY_KEY)
         self._large_count.zero_()
         behind = front or self  # unread without a front
         target = [front is not None, behind._keys, self._keys]
         target += [self._large_count, self._large_faces]
-        launch(kernels.offer_faces, len(faces), [screen, faces, cull, *target], self._device)
-        threads = _GROUPS * kernels.LANES
+        launch(face_kernels.offer_faces, len(faces), [screen, faces, cull, *target], self._device)
+        threads = _GROUPS * face_kernels.LANES
         inputs = [_GROUPS, screen, faces, *target]
-        launch(kernels.offer_large_faces, threads, inputs, self._device)
+        launch(face_kernels.offer_large_faces, threads, inputs, self._device)
         inputs = [self._keys, self.face_ids, self.depth]
-        launch(kernels.read_keys, width * height, inputs, self._device)
+        launch(face_kernels.read_keys, width * height, inputs, self._device)
 
 
 def _face_ids(width: int, height: int, device: str) -> Any:

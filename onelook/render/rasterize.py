@@ -46,8 +46,8 @@ def rasterize(
     at most 16384. cull drops faces that turn clockwise on the screen. engine "nvdiffrast" needs
     CUDA and that package; its subpixel rounding differs, so single pixels on edges may too.
 
-    Nothing is clipped at the near plane: a face with a vertex behind the camera, or farther from
-    the picture than 32768 pixels minus its size, is left out. Ties go to the lower face number.
+    Nothing is clipped at the near plane: a face is left out when a vertex lies behind the camera or
+    more than 32768 pixels from the picture's corner. Ties go to the lower face number.
     Raises ValueError for sizes out of range and for an unknown engine.
     """
     if not (1 <= width <= LARGEST_SIDE and 1 <= height <= LARGEST_SIDE):

@@ -3,7 +3,13 @@ import pytest
 import warp as wp
 from scipy.spatial import Delaunay
 
-from onelook.render import raster_kernels, shade_kernels, shadow_kernels, texture_kernels
+from onelook.render import (
+    face_kernels,
+    raster_kernels,
+    shade_kernels,
+    shadow_kernels,
+    texture_kernels,
+)
 from onelook.render.camera import orbit_camera, orthographic_camera
 from onelook.render.raster_buffers import BandBuffers, FaceBuffers
 from onelook.render.raster_reference import rasterize_reference
@@ -16,10 +22,12 @@ def clip_positions(vertices, camera, aspect=1.0):
 
 
 def soup(count, size, seed=0):
-    """`count` triangles around and beyond the picture, at clip w from 0.5 to 2."""
+    """`count` triangles in and far beyond the picture, at clip w from 0.5 to 2."""
     random = np.random.default_rng(seed)
     centres = random.uniform(-1.1, 1.1, (count, 1, 3))
-    vertices = (centres + random.normal(0, size, (count, 3, 3))).reshape(-1, 3)
+    vertices = (centres + random.normal(0, [size, size, min(size, 0.5)], (count, 3, 3))).reshape(
+        -1, 3
+    )
     w = random.uniform(0.5, 2, (len(vertices), 1))
     return np.c_[vertices * w, w].astype(np.float32), np.arange(3 * count).reshape(-1, 3)
 
@@ -31,7 +39,7 @@ def assert_same(raster, truth):
 
 
 @pytest.mark.parametrize("cull", [False, True])
-@pytest.mark.parametrize("count, size", [(40, 3.0), (300, 0.3), (2000, 0.02)])
+@pytest.mark.parametrize("count, size", [(60, 200.0), (40, 3.0), (300, 0.3), (2000, 0.02)])
 def test_soups_match_the_plain_twin_in_every_pixel(count, size, cull):
     positions, faces = soup(count, size)
     raster = rasterize(positions, faces, 97, 63, cull=cull, device="cpu")
@@ -125,7 +133,7 @@ def test_unknown_engines_and_sizes_are_refused():
         rasterize(positions, faces, 0, 8)
 
 
-@pytest.mark.parametrize("count, size", [(40, 3.0), (2000, 0.02)])
+@pytest.mark.parametrize("count, size", [(60, 200.0), (40, 3.0), (2000, 0.02)])
 def test_the_cuda_way_matches_the_plain_twin_when_run_here(count, size, monkeypatch):
     def one_launch(kernel, count, inputs, device, pieces=None):  # its atomics allow one thread
         wp.launch(kernel, dim=count, inputs=[0, *inputs], device=device)
@@ -151,16 +159,17 @@ def test_the_cuda_way_matches_the_plain_twin_when_run_here(count, size, monkeypa
 
 
 def test_every_kernel_compiles_for_cuda(tmp_path):
-    for module in (raster_kernels, shade_kernels, shadow_kernels, texture_kernels):
+    modules = (face_kernels, raster_kernels, shade_kernels, shadow_kernels, texture_kernels)
+    for module in modules:
         wp.compile_aot_module(module, arch=[80], module_dir=tmp_path, use_ptx=True)
-    assert len(list(tmp_path.glob("*.ptx"))) == 4
+    assert len(list(tmp_path.glob("*.ptx"))) == len(modules)
 
 
 @pytest.mark.gpu
 def test_cuda_matches_the_plain_twin():
     if not wp.is_cuda_available():
         pytest.skip("no CUDA device")
-    for count, size in ((40, 3.0), (2000, 0.02)):
+    for count, size in ((60, 200.0), (40, 3.0), (2000, 0.02)):
         positions, faces = soup(count, size)
         raster = rasterize(positions, faces, 197, 163, device="cuda:0")
         assert_same(raster, rasterize_reference(positions, faces, 197, 163))
