@@ -56,12 +56,11 @@ def _print_device() -> None:
     from onelook.kernels import default_device, device_memory_bytes, thread_count
 
     print(f"  cpu          {thread_count()} threads")
-    if default_device() == "cpu":
+    device = default_device()
+    if device == "cpu":
         print("  gpu          none found: models need one for use, relief does not")
     else:
-        print(
-            f"  gpu          {default_device()}, {device_memory_bytes(default_device()) / 1e9:.1f} GB"
-        )
+        print(f"  gpu          {device}, {device_memory_bytes(device) / 1e9:.1f} GB")
 
 
 def _print_models() -> None:
