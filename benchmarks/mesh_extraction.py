@@ -1,0 +1,96 @@
+"""Mesh extraction at full size: seconds and memory for 768 000 fine voxels at R = 256.
+
+    python benchmarks/mesh_extraction.py [--check] [--write]
+
+12 000 coarse voxels around a torus knot's surface, 64 fine ones in each, and seeded noise for
+deformation, weights and colours. Times are the best of three in a warm process. Memory is the peak
+resident size of a process of its own that loads the features from a file and extracts once.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from table import Figure, finish, parser
+
+from onelook.isosurface.cube_cases import CORNER_OFFSETS
+from trellis_backend.extract_mesh import COLOR, DEFORM, WEIGHTS, extract_mesh
+
+Array = np.ndarray
+COARSE, RESOLUTION, VOXELS = 64, 256, 12_000
+TUBE = 0.075  # radius, of a knot that spans about 0.8
+
+
+def main() -> int:
+    arguments = parser(__doc__.splitlines()[0]).parse_args()
+    coords, feats = knot_features()
+    mesh = extract_mesh(coords, feats, RESOLUTION)
+    seconds = min(_seconds(coords, feats) for _ in range(3))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "voxels.npz"
+        np.savez(path, coords=coords.numpy(), feats=feats.numpy())
+        peak = _peak_bytes(path)
+    figures = [
+        Figure("fine voxels", len(coords)),
+        Figure("vertices", len(mesh.vertices)),
+        Figure("faces", len(mesh.faces)),
+        Figure("features to mesh", seconds, "s", at_most=6),
+        Figure("peak memory of the process", peak / 1e9, "GB", at_most=2),
+    ]
+    return finish("mesh_extraction", figures, arguments)
+
+
+def knot_features() -> tuple[torch.Tensor, torch.Tensor]:
+    """coords (768000, 3) int32 and feats (768000, 101) float32 of a (2, 3) torus knot's shell."""
+    axis = (np.arange(COARSE) + 0.5) / COARSE - 0.5
+    centres = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+    nearest = np.argsort(np.abs(_distance(centres)), kind="stable")[:VOXELS]
+    coarse = np.stack(np.unravel_index(np.sort(nearest), (COARSE,) * 3), 1)
+    fine = np.stack(np.meshgrid(*[np.arange(4)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    coords = (4 * coarse[:, None] + fine).reshape(-1, 3).astype(np.int32)
+    feats = np.random.default_rng(1).standard_normal((len(coords), 101), np.float32)
+    feats[:, DEFORM] *= 0.3
+    feats[:, WEIGHTS] *= 0.3
+    feats[:, COLOR] *= 0.5
+    corners = (coords[:, None] + CORNER_OFFSETS).reshape(-1, 3)
+    places, inverse = np.unique(corners @ [1 << 20, 1 << 10, 1], return_inverse=True)
+    points = np.stack([places >> 20, places >> 10 & 1023, places & 1023], 1) / RESOLUTION - 0.5
+    feats[:, :8] = _distance(points).astype(np.float32)[inverse].reshape(-1, 8)
+    return torch.from_numpy(coords), torch.from_numpy(feats)
+
+
+def _distance(points: Array) -> Array:
+    """Signed distance to the tube around the knot: (P, 3) -> (P,)."""
+    t = np.linspace(0, 2 * np.pi, 4000, endpoint=False)
+    ring = 0.27 + 0.11 * np.cos(3 * t)
+    curve = np.stack([ring * np.cos(2 * t), ring * np.sin(2 * t), 0.14 * np.sin(3 * t)], 1)
+    return cKDTree(curve).query(points, workers=-1)[0] - TUBE
+
+
+def _seconds(coords: torch.Tensor, feats: torch.Tensor) -> float:
+    start = time.perf_counter()
+    extract_mesh(coords, feats, RESOLUTION)
+    return time.perf_counter() - start
+
+
+def _peak_bytes(path: Path) -> int:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_extract_once, (path,))
+
+
+def _extract_once(path: Path) -> int:
+    with np.load(path) as stored:
+        coords, feats = (torch.from_numpy(stored[name]) for name in ("coords", "feats"))
+    extract_mesh(coords, feats, RESOLUTION)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""TRELLIS: one picture -> sparse structure -> structured latent -> mesh and Gaussians."""
