@@ -190,11 +190,16 @@ def _signed_distance(grid: _Grid) -> Array:
     inside = grid.coverage >= 0.5
     coverage = np.clip(grid.coverage, 0.02, 0.98)
     near = grid.blur / 1.702 * np.log(coverage / (1 - coverage))
-    far_in, far_out = (
-        cv2.distanceTransform(side.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        for side in (inside, ~inside)
-    )
-    far = np.where(inside, far_in, -far_out)
+    far = np.where(inside, _grid_distance(inside), -_grid_distance(~inside))
     distance = np.where(np.abs(far) < 1.5, np.clip(near, -1.5, 1.5), far - 0.5 * np.sign(far))
     # A contour through a grid point would make a part of no width.
     return np.where(inside, np.maximum(distance, 0.02), np.minimum(distance, -0.02))
+
+
+def _grid_distance(side: Array) -> Array:
+    """Distance of each point of `side` to the nearest grid point outside it.
+
+    OpenCV's last bits depend on the number of threads; but the square is a whole number.
+    """
+    rough = cv2.distanceTransform(side.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.sqrt(np.rint(np.square(rough, dtype=np.float64))).astype(np.float32)
