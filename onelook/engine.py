@@ -55,7 +55,7 @@ class Engine:
         """device: "auto", "cpu", "cuda" or "cuda:N". Raises OptionError where it is not there."""
         from onelook.kernels import resolve_device
 
-        self._device = resolve_device(device)
+        self.device = resolve_device(device)
         self._loaded: dict[str, Backend] = {}
 
     def warm_up(self) -> None:
@@ -125,7 +125,7 @@ class Engine:
             decimation_target=options.face_budget,
             texture_size=options.texture_pixels,
             report=report,
-            device=self._device,
+            device=self.device,
         )
         if options.generate_model:
             from onelook.asset.gltf import write_glb
@@ -139,17 +139,17 @@ class Engine:
 
             files["video"] = folder / f"{name}.mp4"
             with report.step("video"):
-                frames = turntable_frames(asset, device=self._device, report=report)
+                frames = turntable_frames(asset, device=self.device, report=report)
                 write_video(frames, files["video"])
         return files
 
     def _backend(self, options: Options, report: Report) -> Backend:
         from onelook.kernels import device_memory_bytes
 
-        name = choose_backend(options.model, device_memory_bytes(self._device) / 1e9, report)
+        name = choose_backend(options.model, device_memory_bytes(self.device) / 1e9, report)
         report.figures["model"] = name
         if name not in self._loaded:
-            self._loaded[name] = BACKENDS[name].load(self._device)
+            self._loaded[name] = BACKENDS[name].load(self.device)
         return self._loaded[name]
 
 

@@ -16,12 +16,20 @@ if TYPE_CHECKING:
 
 
 def warm_up(engine: Engine) -> None:
-    """One small picture all the way through: cut-out, shape, bake, GLB and video."""
+    """One small picture all the way through: cut-out, shape, bake, GLB and one frame of video."""
+    from onelook.asset.load import load_glb
     from onelook.options import Options
+    from onelook.render.turntable import turntable_frames
+    from onelook.render.video import write_video
 
-    options = Options(model="relief", decimation_target=2000, texture_size=256)
+    options = Options(
+        model="relief", decimation_target=2000, texture_size=256, generate_video=False
+    )
     with tempfile.TemporaryDirectory(prefix="onelook-warmup-") as folder:
-        engine.generate(_small_picture(), options, Path(folder))
+        made = engine.generate(_small_picture(), options, Path(folder))
+        asset = load_glb(made.files["model_file"])
+        frames = turntable_frames(asset, num_frames=1, device=engine.device)
+        write_video(frames, Path(folder) / "one_frame.mp4")
 
 
 def _small_picture() -> bytes:
