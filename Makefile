@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PHOTO ?= examples/coffee.jpg
+PHOTO ?= examples/coffee.png
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-gpu lint warmup schema bench clean

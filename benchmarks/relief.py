@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from onelook.foreground.extract import extract_foreground
-from onelook.render.scene import render
+from onelook.render.shade import render
 from table import Figure, finish, median_seconds, parser
 
 from onelook.asset.load import load_glb

@@ -1,0 +1,23 @@
+"""The cut-out as a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from onelook.render.video import write_atomically
+
+Array = np.ndarray
+
+
+def write_png(image: Array, path: Path) -> None:
+    """image (H, W, 4) uint8, sRGB with straight alpha -> a PNG file, whole or not at all.
+
+    Raises OutputError when the file cannot be written.
+    """
+    bgra = cv2.cvtColor(image, cv2.COLOR_RGBA2BGRA)
+    written, encoded = cv2.imencode(".png", bgra, [cv2.IMWRITE_PNG_COMPRESSION, 3])
+    assert written
+    write_atomically(path, encoded.tobytes())
