@@ -97,7 +97,7 @@ def _attempts(side: int, share: float, config: ReliefConfig) -> list[tuple[int, 
     def cells_for(faces: int, fewest: int, most: int) -> int:
         return int(np.clip(np.sqrt(faces / (7 * share)), fewest, most))
 
-    resolved = max(4 * side, 8)  # finer than a quarter of a pixel shows nothing new
+    resolved = max(2 * side, 8)  # finer than half a pixel shows nothing new
     usual = min(cells_for(config.face_target, config.cells_min, config.cells_max), resolved)
     finest = min(cells_for(config.faces_most, usual, config.cells_finest), resolved)
     steps = [usual, int(1.4 * usual), 2 * usual, int(2.8 * usual)]
