@@ -5,10 +5,9 @@ H rows, W columns; S side of the square.
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
-from onelook.foreground.colours import pull_push
+from onelook.foreground.colours import spread_colours
 
 Array = np.ndarray
 
@@ -45,19 +44,10 @@ def extend_colours(image: Array) -> Array:
 
     Whatever filters the picture then finds no foreign colour beyond the subject's outline.
     """
-    height, width = image.shape[:2]
     hidden = image[..., 3] == 0
     if not hidden.any() or hidden.all():
         return image.copy()
-    # the fill is smooth, so half the resolution is enough
-    size = ((width + 1) // 2, (height + 1) // 2)
-    weights = image[..., 3].astype(np.float32) / 255
-    small_weights = cv2.resize(weights, size, interpolation=cv2.INTER_AREA)
-    colours = image[..., :3] * weights[..., None]
-    colours = cv2.resize(colours, size, interpolation=cv2.INTER_AREA)
-    colours /= np.maximum(small_weights, 1e-6)[..., None]
-    filled = pull_push(colours, np.minimum(4 * small_weights, 1))
-    filled = cv2.resize(filled, (width, height), interpolation=cv2.INTER_LINEAR)
+    filled = spread_colours(image[..., :3], image[..., 3].astype(np.float32) / 255)
     result = image.copy()
     result[..., :3][hidden] = (filled[hidden] + 0.5).clip(0, 255).astype(np.uint8)
     return result
