@@ -25,6 +25,7 @@ from onelook.asset.topology import (
     find_edges,
     first_at_position,
     sheets,
+    uses_distinct,
 )
 from onelook.asset.winding import (
     flip_faces,
@@ -115,10 +116,10 @@ def _usable(vertices: Array, faces: Array, counts: dict[str, int]) -> tuple[Arra
     if not len(faces):
         raise SurfaceError("the surface has no faces")
     vertices = vertices.astype(np.float32, copy=False)
+    if faces.min() >= 0 and faces.max() < len(vertices) and np.isfinite(vertices).all():
+        return vertices, faces.astype(np.int32, copy=False)
     in_range = ((faces >= 0) & (faces < len(vertices))).all(1)
     finite = np.isfinite(vertices).all(1)
-    if in_range.all() and finite.all():
-        return vertices, faces.astype(np.int32, copy=False)
     valid = in_range.copy()
     valid[in_range] = finite[faces[in_range]].all(1)
     if not valid.any():
@@ -138,7 +139,7 @@ def _welded(vertices: Array, faces: Array) -> Array:
 
 def _without_degenerate(vertices: Array, faces: Array, counts: dict[str, int]) -> Array:
     """Without faces that use a vertex twice: they leave no gap, unlike others without area."""
-    distinct = (faces != faces[:, [2, 0, 1]]).all(1)
+    distinct = uses_distinct(faces)
     if not (face_areas(vertices, faces) > 0).any():
         raise SurfaceError(
             f"none of the {len(faces)} faces of the surface has an area, so there is nothing to"
@@ -163,10 +164,10 @@ def _without_floaters(
 
 def _without_duplicates(faces: Array, counts: dict[str, int]) -> Array:
     """One face for every set of three vertices."""
-    low, high = faces.min(1), faces.max(1)
-    middle = faces.sum(1, dtype=np.int64) - low - high
-    stride = int(high.max()) + 1
-    keys = low.astype(np.int64) * stride + middle
+    a, b, c = faces[:, 0], faces[:, 1], faces[:, 2]
+    low, high = np.minimum(np.minimum(a, b), c), np.maximum(np.maximum(a, b), c)
+    middle = np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))
+    keys = low.astype(np.int64) * (int(high.max()) + 1) + middle
     ordered = np.sort(keys)
     if (ordered[1:] != ordered[:-1]).all():
         return faces

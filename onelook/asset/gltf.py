@@ -25,6 +25,7 @@ from onelook import __version__
 from onelook.asset.asset import Asset
 from onelook.asset.tangents import vertex_tangents
 from onelook.asset.textures import EncodedImage, encode_textures
+from onelook.asset.topology import uses_distinct
 from onelook.errors import OutputError, SurfaceError
 
 Array = np.ndarray
@@ -121,7 +122,7 @@ class _Buffer:
 def _add_mesh(buffer: _Buffer, asset: Asset) -> dict:
     """Append geometry -> `attributes` and `indices` of the primitive."""
     positions = asset.vertices.astype("<f4")
-    faces = asset.faces[(asset.faces != np.roll(asset.faces, 1, axis=1)).all(1)]
+    faces = asset.faces[uses_distinct(asset.faces)]
     short = len(positions) <= MOST_SHORT_VERTICES
     normals = _unit(asset.normals)
     attributes = {

@@ -16,6 +16,7 @@ import numpy as np
 from onelook.asset.topology import (
     Edges,
     components,
+    count_fans,
     find_edges,
     first_at_position,
     next_half_edge,
@@ -111,6 +112,11 @@ def _split_fans(vertices: Array, faces: Array, pairs: Array) -> tuple[Array, Arr
 
     Returns vertices, faces, and of each new vertex the one it is a copy of.
     """
+    tails = faces.ravel()
+    used = np.zeros(len(vertices), bool)
+    used[tails] = True
+    if count_fans(len(faces), pairs) == used.sum():
+        return vertices, faces, np.empty(0, np.int64)
     corner_count = faces.size
     links = np.concatenate(  # the tail of one half-edge is where its partner ends
         [
@@ -119,11 +125,6 @@ def _split_fans(vertices: Array, faces: Array, pairs: Array) -> tuple[Array, Arr
         ]
     )
     fan_count, fan = components(links, corner_count)
-    tails = faces.ravel()
-    used = np.zeros(len(vertices), bool)
-    used[tails] = True
-    if fan_count == used.sum():
-        return vertices, faces, np.empty(0, np.int64)
     size = np.bincount(fan, minlength=fan_count)
     corner = np.empty(fan_count, np.int64)  # the first corner of each fan
     corner[fan[::-1]] = np.arange(corner_count)[::-1]

@@ -18,7 +18,7 @@ import numpy as np
 from onelook.asset.folds import unfold
 from onelook.asset.manifold import separate, spread_coincident
 from onelook.asset.slivers import remove_slivers
-from onelook.asset.topology import compact, face_areas, face_parts
+from onelook.asset.topology import compact, face_areas, face_parts, uses_distinct
 from onelook.errors import SurfaceError
 
 Array = np.ndarray
@@ -139,7 +139,7 @@ def _collapsed(vertices: Array, faces: Array, request: int, step: _Pass) -> tupl
 
 def _mended(vertices: Array, faces: Array) -> tuple[Array, Array]:
     """Without faces that fell together or have no height, taken apart where pinched."""
-    faces = _without_folded(faces[(faces != faces[:, [2, 0, 1]]).all(1)])
+    faces = _without_folded(faces[uses_distinct(faces)])
     if not len(faces):
         return vertices, faces
     mesh = separate(vertices, faces)

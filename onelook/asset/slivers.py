@@ -15,7 +15,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onelook.asset.topology import Edges, compact, find_edges, half_edge_heads, next_half_edge
+from onelook.asset.topology import (
+    Edges,
+    compact,
+    face_heights,
+    find_edges,
+    half_edge_heads,
+    lengths,
+    next_half_edge,
+    uses_distinct,
+)
 
 Array = np.ndarray
 
@@ -89,37 +98,29 @@ def _least_height(vertices: Array) -> float:
     return LEAST_HEIGHT * float(np.linalg.norm(vertices.max(0) - vertices.min(0)))
 
 
-def face_heights(points: Array, faces: Array) -> Array:
-    """(M,) height of each face over its longest edge; 0 where it has no extent at all."""
+def _exact_heights(points: Array, faces: Array) -> Array:
+    """As `face_heights`, in float64."""
     a, b, c = (points[faces[:, k]] for k in range(3))
-    sides = (b - a, c - b, a - c)
-    doubled = np.sqrt(np.square(np.cross(sides[0], sides[1])).sum(1))
-    longest = np.sqrt(np.maximum.reduce([np.square(side).sum(1) for side in sides]))
+    longest = np.maximum.reduce([lengths(b - a), lengths(c - b), lengths(a - c)])
+    doubled = lengths(np.cross(b - a, c - a))
     return np.divide(doubled, longest, out=np.zeros_like(doubled), where=longest > 0)
 
 
 def _improved(region: _Region, least: float, may_turn: bool) -> tuple[_Region, bool]:
     """One round: turn caps (if it may) and pull needles that do not get into each other's way."""
-    heights = face_heights(region.points, region.faces)
+    heights = _exact_heights(region.points, region.faces)
     slivers = np.flatnonzero(heights < least)
     if not len(slivers):
         return region, False
     edges = find_edges(region.faces)
     heads = half_edge_heads(region.faces)
-    lengths = np.linalg.norm(region.points[heads] - region.points[region.faces.ravel()], axis=1)
-    sides = np.sort(lengths.reshape(-1, 3)[slivers], axis=1)
-    is_cap = (np.square(sides[:, :2]).sum(1) < np.square(sides[:, 2])) & (sides[:, 0] > 2 * least)
-    turned = slivers[is_cap & may_turn]
-    pulled = slivers[~(is_cap & may_turn)]
-    turns = _turns(region, edges, heights, 3 * turned + lengths.reshape(-1, 3)[turned].argmax(1))
-    pulls = _pulls(
-        region,
-        edges,
-        heights,
-        lengths,
-        least,
-        3 * pulled + lengths.reshape(-1, 3)[pulled].argmin(1),
-    )
+    sides = lengths(region.points[heads] - region.points[region.faces.ravel()])  # (3M,)
+    by_face = sides.reshape(-1, 3)[slivers]
+    short, middle, long = np.sort(by_face, axis=1).T
+    is_cap = may_turn & (short**2 + middle**2 < long**2) & (short > 2 * least)
+    longest, shortest = 3 * slivers + by_face.argmax(1), 3 * slivers + by_face.argmin(1)
+    turns = _turns(region, edges, heights, longest[is_cap])
+    pulls = _pulls(region, edges, heights, sides, least, shortest[~is_cap])
     turns, pulls = _without_conflicts(turns, pulls, len(region.faces))
     if not len(turns) and not len(pulls):
         return region, False
@@ -139,7 +140,7 @@ def _turns(region: _Region, edges: Edges, heights: Array, half: Array) -> _Steps
     b, d = (tails[next_half_edge(next_half_edge(h))] for h in (half, twin))
     f, g = half // 3, twin // 3
     first, second = np.stack([a, d, b], 1), np.stack([d, c, b], 1)
-    lowest = np.minimum(face_heights(region.points, first), face_heights(region.points, second))
+    lowest = np.minimum(_exact_heights(region.points, first), _exact_heights(region.points, second))
     old = _crosses(region.points, region.faces[g])
     valid = ~region.locked[b] & (b != d) & (lowest > 2 * np.minimum(heights[f], heights[g]))
     for new in (first, second):
@@ -152,7 +153,7 @@ def _turns(region: _Region, edges: Edges, heights: Array, half: Array) -> _Steps
 
 
 def _pulls(
-    region: _Region, edges: Edges, heights: Array, lengths: Array, least: float, half: Array
+    region: _Region, edges: Edges, heights: Array, sides: Array, least: float, half: Array
 ) -> _Steps:
     """Pulling the edges of `half` together; rows: u, v (which goes), whether u keeps its place."""
     _, first = np.unique(edges.of_half[half], return_index=True)
@@ -165,7 +166,7 @@ def _pulls(
     valid = ~(region.locked[u] | region.locked[v]) & (~on_border[v] | (uses == 1))
     valid &= _common_neighbours(edges, u, v, len(region.points)) == uses
     rows = np.stack([u, v, on_border[u] & ~on_border[v]], 1)[valid]
-    rank = np.argsort(np.argsort(lengths[half[valid]], kind="stable"), kind="stable")
+    rank = np.argsort(np.argsort(sides[half[valid]], kind="stable"), kind="stable")
     touched = _incident_faces(region.faces, rows, len(region.points))
     keeps = _keeps_shape(region, heights, least, rows, touched)
     touched = touched[keeps[touched[:, 0]]]
@@ -217,7 +218,7 @@ def _keeps_shape(
     points = region.points[corners]
     moved = np.where((is_u | is_v)[..., None], _meeting(region, rows)[pull][:, None], points)
     flat = np.arange(3 * len(face)).reshape(-1, 3)
-    new_heights = face_heights(moved.reshape(-1, 3), flat)
+    new_heights = _exact_heights(moved.reshape(-1, 3), flat)
     old_cross = _crosses(region.points, corners)
     new_cross = _crosses(moved.reshape(-1, 3), flat)
     is_sound = heights[face] >= least
@@ -274,5 +275,5 @@ def _apply(region: _Region, turns: Array, pulls: Array) -> _Region:
     becomes = np.arange(len(points))
     becomes[pulls[:, 1]] = pulls[:, 0]
     faces = becomes[faces]
-    faces = faces[(faces != np.roll(faces, 1, axis=1)).all(1)]
+    faces = faces[uses_distinct(faces)]
     return replace(region, points=points, faces=faces)

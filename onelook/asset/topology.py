@@ -11,8 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
+import warp as wp
+
+from onelook.asset import mesh_kernels
+from onelook.kernels import launch
 
 Array = np.ndarray
 
@@ -90,11 +92,17 @@ def next_half_edge(half: Array) -> Array:
 
 
 def components(links: Array, count: int) -> tuple[int, Array]:
-    """Connected components of `count` items joined by links (P, 2) -> number, label per item."""
-    weights = np.ones(len(links))  # float64: what csgraph works in, so that it makes no copy
-    graph = coo_matrix((weights, (links[:, 0], links[:, 1])), shape=(count, count))
-    number, label = connected_components(graph, directed=False)
-    return number, label
+    """Connected components of `count` items joined by links (P, 2) -> number, label per item.
+
+    Labels are numbered in the order of the components' lowest items.
+    """
+    items = np.arange(count, dtype=np.int32)
+    parent, root = items.copy(), np.empty_like(items)
+    links = np.ascontiguousarray(links, np.int32)
+    on_cpu(mesh_kernels.unite, 1, links, parent)
+    on_cpu(mesh_kernels.find_roots, count, parent, root)
+    is_root = root == items
+    return int(is_root.sum()), (np.cumsum(is_root, dtype=np.int32) - np.int32(1))[root]
 
 
 def face_parts(faces: Array, vertex_count: int) -> tuple[int, Array]:
@@ -113,6 +121,12 @@ def _renumber(label: Array) -> tuple[int, Array]:
     used = np.zeros(int(label.max()) + 1, bool)
     used[label] = True
     return int(used.sum()), (np.cumsum(used) - 1)[label]
+
+
+def uses_distinct(faces: Array) -> Array:
+    """(M,) bool: faces with three different vertices."""
+    a, b, c = faces[:, 0], faces[:, 1], faces[:, 2]
+    return (a != b) & (b != c) & (c != a)
 
 
 def compact(vertices: Array, faces: Array) -> tuple[Array, Array]:
@@ -146,13 +160,64 @@ def first_at_position(vertices: Array) -> Array:
 
 def face_crosses(vertices: Array, faces: Array) -> Array:
     """(M, 3) float32: each face's normal, as long as twice its area."""
-    a = vertices[faces[:, 0]]
-    return np.cross(vertices[faces[:, 1]] - a, vertices[faces[:, 2]] - a)
+    crosses = np.empty((len(faces), 3), np.float32)
+    on_cpu(mesh_kernels.cross_products, len(faces), _float32(vertices), _int32(faces), crosses)
+    return crosses
 
 
 def face_areas(vertices: Array, faces: Array) -> Array:
     """(M,) float32 areas."""
-    return np.float32(0.5) * np.sqrt(np.square(face_crosses(vertices, faces)).sum(1))
+    return np.float32(0.5) * lengths(face_crosses(vertices, faces))
+
+
+def face_heights(vertices: Array, faces: Array) -> Array:
+    """(M,) float32: height of each face over its longest edge; 0 where all its corners coincide."""
+    heights = np.empty(len(faces), np.float32)
+    on_cpu(
+        mesh_kernels.heights_over_longest_edge,
+        len(faces),
+        _float32(vertices),
+        _int32(faces),
+        heights,
+    )
+    return heights
+
+
+def count_fans(face_count: int, pairs: Array) -> int:
+    """How many fans of faces there are around all vertices together.
+
+    pairs (P, 2): half-edges that run along each other in opposite directions. On a manifold mesh
+    there is one fan per vertex.
+    """
+    twin = np.full(3 * face_count, -1, np.int32)
+    twin[pairs[:, 0]], twin[pairs[:, 1]] = pairs[:, 1], pairs[:, 0]
+    is_lowest = np.empty(3 * face_count, np.uint8)
+    on_cpu(mesh_kernels.lowest_of_fan, 3 * face_count, twin, is_lowest)
+    return int(is_lowest.sum())
+
+
+def lengths(rows: Array) -> Array:
+    """(N,) length of each row (N, 3); quicker than a sum along the short axis."""
+    return np.sqrt(np.einsum("ij,ij->i", rows, rows))
+
+
+def on_cpu(kernel: wp.Kernel, count: int, *arrays: Array) -> None:
+    """Launch a kernel on arrays in host memory, in place; a row of three floats is a vector."""
+    launch(kernel, count, [_shared(array) for array in arrays], "cpu")
+
+
+def _shared(array: Array) -> wp.array:
+    is_vector = array.ndim == 2 and array.dtype == np.float32
+    dtype = wp.vec3 if is_vector else wp.dtype_from_numpy(array.dtype)
+    return wp.array(array, dtype=dtype, device="cpu", copy=False)
+
+
+def _float32(array: Array) -> Array:
+    return np.ascontiguousarray(array, np.float32)
+
+
+def _int32(array: Array) -> Array:
+    return np.ascontiguousarray(array, np.int32)
 
 
 def is_closed(faces: Array) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
-from onelook.asset.topology import Edges, components
+from onelook.asset.topology import Edges, components, face_crosses, lengths
 
 Array = np.ndarray
 
@@ -142,12 +142,12 @@ def flips_to_face_outward(vertices: Array, faces: Array, sheet: Array, count: in
 
 def sheet_volumes(vertices: Array, faces: Array, sheet: Array, count: int) -> tuple[Array, Array]:
     """Signed volume and area of each sheet, (S,) float64 each."""
-    corners = vertices[faces].astype(np.float64)  # (M, 3, 3)
-    cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    area = np.bincount(sheet, np.sqrt(np.square(cross).sum(1)), count) / 2
-    centres = corners.mean(1)
-    weight = np.bincount(sheet, minlength=count)
-    middle = np.stack([np.bincount(sheet, centres[:, k], count) for k in range(3)], 1)
-    middle /= np.maximum(weight, 1)[:, None]
-    heights = np.einsum("ij,ij->i", corners[:, 0] - middle[sheet], cross)
-    return np.bincount(sheet, heights, count) / 6, area
+    cross = face_crosses(vertices, faces)
+    corner = vertices[faces[:, 0]] - vertices.mean(0)  # near zero, where float32 is finest
+    area = np.bincount(sheet, lengths(cross), count) / 2
+    total = np.stack([np.bincount(sheet, cross[:, k], count) for k in range(3)], 1)
+    sizes = np.maximum(np.bincount(sheet, minlength=count), 1)
+    middle = np.stack([np.bincount(sheet, corner[:, k], count) for k in range(3)], 1)
+    middle /= sizes[:, None]
+    heights = np.bincount(sheet, np.einsum("ij,ij->i", corner, cross), count)
+    return (heights - np.einsum("ij,ij->i", middle, total)) / 6, area
