@@ -1,1 +1,1 @@
-"""TRELLIS: one picture -> sparse structure -> structured latent -> mesh and Gaussians."""
+"""TRELLIS: one picture, or several, or a text, to a 3D asset (Xiang et al. 2024)."""

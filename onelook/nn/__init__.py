@@ -1,0 +1,1 @@
+"""Network parts that more than one backend uses: attention, norms, sparse grids, flow sampling."""

@@ -1,0 +1,110 @@
+"""Attention: one door, one plain twin, and the form for rows in groups of any length.
+
+B batch, L tokens, T rows of all groups, H heads, D width of a head, W groups of a bucket.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# A bucket pads its groups to the longest of them; one shorter than this share opens the next
+# bucket. Our choice: at most a third of the padded length is wasted, and buckets stay few.
+SHORTEST_IN_BUCKET = 0.75
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """q (B, Lq, H, D), k and v (B, Lk, H, D) -> (B, Lq, H, D): softmax(q k^T / sqrt(D)) v."""
+    if q.is_cuda and q.element_size() == 2 and (flash := _flash()):
+        return flash(q, k, v)
+    return _sdpa(q, k, v, None)
+
+
+def attention_plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The same written out, in float32: defines what `attention` must give."""
+    scores = torch.einsum("bqhd,bkhd->bhqk", q.float(), k.float()) * q.shape[-1] ** -0.5
+    return torch.einsum("bhqk,bkhd->bqhd", scores.softmax(-1), v.float()).to(q.dtype)
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Groups of similar length. rows (W, L): row of each member, groups padded to L members by
+    repeating a row; real (W, 1, 1, L) bool: which members are not padding, None when all are."""
+
+    rows: Tensor
+    real: Tensor | None
+
+
+class Groups:
+    """A division of T rows into groups; each row attends to all rows of its own group."""
+
+    def __init__(self, group: Tensor):
+        """group (T,) int64: number of each row's group; any numbers, in any order."""
+        order = torch.argsort(group, stable=True)  # rows, group by group
+        lengths = torch.unique_consecutive(group[order], return_counts=True)[1]
+        self.count = len(lengths)
+        self.is_one = self.count == 1
+        self.buckets: list[Bucket] = []
+        self._seat = torch.empty_like(order)  # row -> its place in the buckets' outputs in a row
+        starts = lengths.cumsum(0) - lengths
+        by_length = torch.argsort(lengths, stable=True, descending=True)
+        sizes = lengths[by_length].tolist()
+        first, seats = 0, 0
+        while first < self.count:
+            longest = sizes[first]
+            last = first + 1
+            while last < self.count and sizes[last] >= SHORTEST_IN_BUCKET * longest:
+                last += 1
+            members = by_length[first:last]
+            offset = torch.arange(longest, device=group.device)
+            inside = offset < lengths[members, None]  # (W, L)
+            rows = order[starts[members, None] + offset.minimum(lengths[members, None] - 1)]
+            seat = seats + torch.arange(rows.numel(), device=group.device).view_as(rows)
+            self._seat[rows[inside]] = seat[inside]
+            is_padded = sizes[last - 1] < longest
+            self.buckets.append(Bucket(rows, inside[:, None, None] if is_padded else None))
+            first, seats = last, seats + rows.numel()
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """q, k, v (T, H, D) -> (T, H, D), one attention call per bucket."""
+        if self.is_one:
+            return attention(q[None], k[None], v[None])[0]
+        parts = []
+        for bucket in self.buckets:
+            rows, real = bucket.rows, bucket.real
+            members = q[rows], k[rows], v[rows]  # (W, L, H, D) each
+            parts.append(attention(*members) if real is None else _sdpa(*members, real))
+        return torch.cat([part.flatten(0, 1) for part in parts])[self._seat]
+
+
+def attend_in_groups_plain(q: Tensor, k: Tensor, v: Tensor, group: Tensor) -> Tensor:
+    """The plain twin of `Groups(group).attend`: one group after the other."""
+    out = torch.empty_like(q)
+    for number in group.unique():
+        rows = (group == number).nonzero()[:, 0]
+        out[rows] = attention_plain(q[rows][None], k[rows][None], v[rows][None])[0]
+    return out
+
+
+def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """Torch's own; it wants heads before tokens. mask (B, 1, 1, Lk): keys that count."""
+    q, k, v = (t.transpose(1, 2) for t in (q, k, v))  # (B, H, L, D)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
+
+
+@cache
+def _flash() -> Callable[[Tensor, Tensor, Tensor], Tensor] | None:
+    """flash-attn where it is installed and `ATTN_BACKEND` does not name another."""
+    if os.environ.get("ATTN_BACKEND", "flash_attn") != "flash_attn":
+        return None
+    try:
+        from flash_attn import flash_attn_func
+    except ImportError:
+        return None
+    return flash_attn_func

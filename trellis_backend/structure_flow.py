@@ -1,0 +1,93 @@
+"""The flow model of the sparse structure: a transformer on a small dense grid.
+
+B items, R resolution, p patch size, L = (R / p)^3 tokens, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from onelook.nn.condition import Condition, as_condition
+from onelook.nn.embedders import TimestepEmbedder, place_waves
+from onelook.nn.layout import Dense
+from onelook.nn.norms import layer_norm
+from onelook.nn.transformer import ModulatedCrossBlock, adaln
+from trellis_backend.config import FlowConfig, StructureFlowConfig
+
+FINAL_EPS = 1e-5
+
+
+class SparseStructureFlowModel(nn.Module):
+    """(x, t, condition) -> velocity of the structure's latent."""
+
+    def __init__(self, config: StructureFlowConfig):
+        super().__init__()
+        self.config = config
+        width, patch = config.model_channels, config.patch_size
+        self.t_embedder = TimestepEmbedder(width)
+        if config.share_mod:
+            self.adaLN_modulation = adaln(width)
+        cells = torch.arange(config.resolution // patch)
+        coords = torch.cartesian_prod(cells, cells, cells)
+        self.register_buffer("pos_emb", place_waves(coords, width))
+        self.input_layer = nn.Linear(config.in_channels * patch**3, width)
+        self.blocks = nn.ModuleList(flow_block(config) for _ in range(config.num_blocks))
+        self.out_layer = nn.Linear(width, config.out_channels * patch**3)
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor | Condition) -> Tensor:
+        """x (B, C, R, R, R), t (B,) 0..1000, condition (B or 1, Lk, Ck) -> velocity as x."""
+        return self.velocities(x, t, [as_condition(condition)])[0]
+
+    def velocities(self, x: Tensor, t: Tensor, conditions: Sequence[Condition]) -> list[Tensor]:
+        """The velocity under each of the conditions, for one x and t."""
+        tokens = self.input_layer(patchify(x, self.config.patch_size).flatten(2).mT)  # (B, L, C)
+        torso_type = inner_type(self.blocks)
+        branches = [(tokens + self.pos_emb).to(torso_type)]
+        mod = self.t_embedder(t)
+        if self.config.share_mod:
+            mod = self.adaLN_modulation(mod)
+        mod = mod.to(torso_type)
+        for block in self.blocks:
+            branches = block(branches, mod, conditions, Dense())
+        return [self._to_grid(branch.to(x.dtype)) for branch in branches]
+
+    def _to_grid(self, tokens: Tensor) -> Tensor:
+        rows = self.out_layer(layer_norm(tokens, FINAL_EPS))  # (B, L, C p^3)
+        cells = self.config.resolution // self.config.patch_size
+        grid = rows.mT.unflatten(2, (cells, cells, cells))
+        return unpatchify(grid, self.config.patch_size).contiguous()
+
+
+def flow_block(config: FlowConfig) -> ModulatedCrossBlock:
+    """One transformer block of a flow model."""
+    return ModulatedCrossBlock(
+        config.model_channels,
+        config.cond_channels,
+        config.heads,
+        config.mlp_ratio,
+        config.qk_rms_norm,
+        config.qk_rms_norm_cross,
+        config.share_mod,
+    )
+
+
+def inner_type(blocks: nn.ModuleList) -> torch.dtype:
+    """The type that a network's inner layers compute in: that of their weights."""
+    return next(m.weight.dtype for m in blocks.modules() if isinstance(m, nn.Linear | nn.Conv3d))
+
+
+def patchify(x: Tensor, patch: int) -> Tensor:
+    """(B, C, X, Y, Z) -> (B, C p^3, X/p, Y/p, Z/p); channel ((c p + i) p + j) p + k."""
+    for axis in (4, 3, 2):
+        x = x.unflatten(axis, (-1, patch))  # (B, C, X/p, p, Y/p, p, Z/p, p)
+    return x.permute(0, 1, 3, 5, 7, 2, 4, 6).flatten(1, 4)
+
+
+def unpatchify(x: Tensor, patch: int) -> Tensor:
+    """The inverse of `patchify`; with patch 2 also the 3-D pixel shuffle."""
+    x = x.unflatten(1, (-1, patch, patch, patch))  # (B, C, p, p, p, X, Y, Z)
+    x = x.permute(0, 1, 5, 2, 6, 3, 7, 4)
+    return x.flatten(6, 7).flatten(4, 5).flatten(2, 3)
