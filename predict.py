@@ -124,9 +124,9 @@ class Predictor(BasePredictor):
     ) -> Output:
         """Turn the picture into a textured 3D model, a turntable video and a cut-out."""
         values = {name: value for name, value in locals().items() if name not in ("self", "image")}
+        self.scratch.empty()
         if isinstance(image, str):  # the server hands on what is neither a URL nor a data URL
             raise ValueError("image must be an http(s) URL or a data URL")
-        self.scratch.empty()
         options = parse_options(values)
         with progress_report() as report:
             result = self.engine.generate(image, options, self.scratch.folder, "output", report)
