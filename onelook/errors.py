@@ -31,3 +31,7 @@ class OutputError(OnelookError):
 
 class WeightsError(OnelookError):
     """A checkpoint is missing, incomplete, of another variant, or not allowed."""
+
+
+class DeviceMemoryError(OnelookError):
+    """The GPU has too little memory for a model, however little of it is kept there at a time."""
