@@ -39,6 +39,7 @@ def build_asset(
     from onelook.asset.clean import clean
     from onelook.asset.normals import vertex_normals
     from onelook.asset.simplify import simplify
+    from onelook.asset.topology import face_parts, is_closed
     from onelook.asset.unwrap import unwrap
 
     with report.step("clean"):
@@ -68,14 +69,14 @@ def build_asset(
         alpha_mode = choose_alpha_mode(textures.base_color[..., 3])
         if alpha_mode == "OPAQUE":
             textures = _made_opaque(textures)
-    is_closed = edges_are_paired(vertices, faces)
+    closed = is_closed(faces)
     report.figures.update(
         {
             "faces": len(faces),
             "vertices": len(unwrapped.uvs),
             "faces_before": len(surface.faces),
-            "components": count_components(len(vertices), faces),
-            "watertight": is_closed,
+            "components": face_parts(faces, len(vertices))[0],
+            "watertight": closed,
             "charts": int(unwrapped.chart.max()) + 1,
             "uv_coverage": round(unwrapped.coverage, 4),
             "uv_padding": unwrapped.padding,
@@ -89,7 +90,7 @@ def build_asset(
         uvs=unwrapped.uvs,
         faces=unwrapped.faces,
         textures=textures,
-        is_closed=is_closed,
+        is_closed=closed,
         alpha_mode=alpha_mode,
     )
 
@@ -106,28 +107,6 @@ def choose_alpha_mode(alpha: Array) -> str:
         return "OPAQUE"
     between = int(counts[16:OPAQUE_FROM].sum())
     return "MASK" if between < 0.2 * translucent else "BLEND"
-
-
-def edges_are_paired(vertices: Array, faces: Array) -> bool:
-    """Whether every edge between welded vertices has exactly two faces."""
-    from onelook.asset.normals import weld_index
-
-    welded = weld_index(vertices)[0][faces].astype(np.int64)
-    ends = np.sort(welded[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
-    _, uses = np.unique(ends[:, 0] << 32 | ends[:, 1], return_counts=True)
-    return bool((uses == 2).all())
-
-
-def count_components(vertex_count: int, faces: Array) -> int:
-    """Pieces of the mesh that share no vertex."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    ends = faces[:, [0, 1, 1, 2]].reshape(-1, 2)
-    ones = np.ones(len(ends), bool)
-    graph = coo_array((ones, (ends[:, 0], ends[:, 1])), shape=(vertex_count, vertex_count))
-    _, labels = connected_components(graph, directed=False)
-    return len(np.unique(labels[faces[:, 0]]))
 
 
 def _made_opaque(textures: Textures) -> Textures:

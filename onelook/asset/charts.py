@@ -1,8 +1,8 @@
 """Cut a mesh into charts that lie flat: triangles in the plane, one unit per unit of the surface.
 
-xatlas finds the charts; its cost grows much faster than the size of a connected piece, so it is
-given the mesh in small parts. Its own packing is not used: where it stretched a chart to whole
-texels, that is undone here.
+Parts of the mesh are laid flat all at once; one that comes out flipped, overlapping itself or badly
+stretched is halved, and its halves are tried again. A single triangle always lies flat, so this
+ends for any mesh.
 
 N vertices, M faces, K chart vertices, C charts.
 """
@@ -13,9 +13,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onelook.asset.parts import split_parts
+from onelook.asset.crossings import charts_crossing_themselves
+from onelook.asset.flatten import CutMesh, cut, flatten
+from onelook.asset.parts import face_graph, find_parts, halve_parts
 
 Array = np.ndarray
+LARGEST_PART, SMALLEST_PART = 8000, 100  # faces; larger parts take longer to relax
+PARTS_WANTED = 24  # where that makes parts of a size between the two
+MAX_STRETCH = 1.1  # of a chart, root mean square (L2) over its area; 1 is none
+_SPECK = 1e-7  # of a chart's area: faces under it may flip, since rounding decides
+_ANGLES = np.arange(32) * (np.pi / 64)
 
 
 @dataclass(frozen=True)
@@ -25,7 +32,8 @@ class Charts:
     vertices_index (K,) int32: the mesh vertex each chart vertex is a copy of; faces (M, 3) int32
     into the chart vertices, in the order of the mesh's faces; chart (M,) int32 of each face;
     points (K, 2) float64, object units, each chart's lower bounds at 0, y downwards; size (C, 2).
-    No chart is mirrored: seen from outside, +x is right where +y is down.
+    No chart is mirrored: seen from outside, +x is right where +y is down. Each chart has the area
+    of its faces and lies in about its smallest upright rectangle.
     """
 
     vertices_index: Array
@@ -36,78 +44,120 @@ class Charts:
 
 
 def make_charts(vertices: Array, faces: Array) -> Charts:
-    """Charts of a mesh: vertices (N, 3) float32, faces (M, 3) int32, at least one."""
-    vertices_index, chart_faces, chart, uvs = _xatlas_charts(vertices, faces)
-    points, size = _to_object_units(vertices, faces, chart_faces, chart, uvs)
-    return Charts(vertices_index, chart_faces, chart, points, size)
+    """Charts of a mesh: vertices (N, 3) float32, faces (M, 3) int32, at least one face."""
+    part_faces = int(np.clip(len(faces) // PARTS_WANTED, SMALLEST_PART, LARGEST_PART))
+    graph = face_graph(vertices, faces, part_faces)
+    label = find_parts(graph, part_faces)
+    pending = np.arange(len(faces))
+    pieces = []
+    while True:
+        mesh = cut(faces[pending], label)
+        points = flatten(vertices, mesh)
+        sound, points = _sound_charts(vertices, mesh, points)
+        pieces.append(_Piece.of(mesh, points, sound, pending))
+        failed = ~sound[mesh.chart_of_face]
+        if not failed.any():
+            return _join(pieces, len(faces))
+        pending = pending[mesh.order[failed]]
+        label = halve_parts(graph, pending, mesh.chart_of_face[failed])
 
 
-def _xatlas_charts(vertices: Array, faces: Array) -> tuple[Array, Array, Array, Array]:
-    import xatlas
+@dataclass(frozen=True)
+class _Piece:
+    """Some finished charts: `source` is the mesh face of each face."""
 
-    corners = vertices[faces].astype(np.float64)
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    mean_area = float(np.linalg.norm(normals, axis=1).mean()) / 2
-    # xatlas ignores faces under an absolute area, so the mean face gets area 1
-    scaled = (vertices / max(mean_area, 1e-30) ** 0.5).astype(np.float32)
+    source: Array
+    faces: Array
+    chart: Array
+    vertices_index: Array
+    chart_of_vertex: Array
+    points: Array
 
-    atlas = xatlas.Atlas()
-    parts = split_parts(vertices, faces)
-    sources = []
-    for part in parts:
-        source, local = np.unique(faces[part], return_inverse=True)
-        sources.append(source)
-        atlas.add_mesh(scaled[source], local.reshape(-1, 3).astype(np.uint32))
-    chart_options, pack_options = xatlas.ChartOptions(), xatlas.PackOptions()
-    chart_options.max_iterations = 1
-    pack_options.texels_per_unit = 0.05  # packs in no time: the result is not used
-    atlas.generate(chart_options, pack_options)
-
-    vertices_index, uvs = [], []
-    chart_faces = np.empty((len(faces), 3), np.int32)
-    chart = np.empty(len(faces), np.int32)
-    count = 0
-    for number, (part, source) in enumerate(zip(parts, sources, strict=True)):
-        copied, local_faces, local_uvs = atlas.get_mesh(number)
-        _, chart_of_vertex = atlas.get_mesh_vertex_assignment(number)
-        vertices_index.append(source[copied])
-        uvs.append(local_uvs)
-        chart_faces[part] = local_faces.astype(np.int64) + count
-        chart[part] = chart_of_vertex[local_faces[:, 0]].astype(np.int32)
-        count += len(copied)
-    joined = np.concatenate(vertices_index).astype(np.int32)
-    return joined, chart_faces, chart, np.concatenate(uvs).astype(np.float64)
+    @staticmethod
+    def of(mesh: CutMesh, points: Array, sound: Array, pending: Array) -> _Piece:
+        """The sound charts (C,) of a cut mesh, renumbered."""
+        keep_face, keep_vertex = sound[mesh.chart_of_face], sound[mesh.chart_of_vertex]
+        vertex, chart = np.cumsum(keep_vertex) - 1, np.cumsum(sound) - 1
+        return _Piece(
+            source=pending[mesh.order[keep_face]],
+            faces=vertex[mesh.faces[keep_face]],
+            chart=chart[mesh.chart_of_face[keep_face]],
+            vertices_index=mesh.vertices_index[keep_vertex],
+            chart_of_vertex=chart[mesh.chart_of_vertex[keep_vertex]],
+            points=points[keep_vertex],
+        )
 
 
-def _to_object_units(
-    vertices: Array, faces: Array, chart_faces: Array, chart: Array, uvs: Array
-) -> tuple[Array, Array]:
-    """Give each chart its own area, the same mean stretch along both axes, and lower bounds 0."""
-    count = int(chart.max()) + 1
-    corners = vertices[faces].astype(np.float64)
-    e1, e2 = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    doubled = np.linalg.norm(np.cross(e1, e2), axis=1)
-    area = np.bincount(chart, doubled / 2, count)
-    chart_of_vertex = np.empty(len(uvs), np.int64)
-    chart_of_vertex[chart_faces] = chart[:, None]
-    e, f, g = (np.einsum("mk,mk->m", p, q) for p, q in ((e2, e2), (e1, e2), (e1, e1)))
-    points = uvs.copy()
-    for axis in range(2):
-        along = points[chart_faces, axis]
-        a, b = along[:, 1] - along[:, 0], along[:, 2] - along[:, 0]
-        # Dirichlet energy of a linear function on a triangle: |gradient|^2 times area
-        energy = (a * a * e - 2 * a * b * f + b * b * g) / (2 * np.maximum(doubled, 1e-30))
-        energy = np.bincount(chart, np.where(doubled > 0, energy, 0), count)
-        factor = np.sqrt(area / np.where(energy > 0, energy, 1.0))
-        points[:, axis] *= np.where((energy > 0) & (area > 0), factor, 1.0)[chart_of_vertex]
-    flat = points[chart_faces]
-    d1, d2 = flat[:, 1] - flat[:, 0], flat[:, 2] - flat[:, 0]
-    signed = np.bincount(chart, d1[:, 0] * d2[:, 1] - d1[:, 1] * d2[:, 0], count) / 2
-    points[:, 0] *= np.where(signed > 0, -1.0, 1.0)[chart_of_vertex]  # y is down: clockwise
-    usable = (area > 0) & (np.abs(signed) > 0)
-    factor = np.sqrt(area / np.where(usable, np.abs(signed), 1.0))
-    points *= np.where(usable, factor, 1.0)[chart_of_vertex][:, None]
-    lower, upper = np.full((count, 2), np.inf), np.full((count, 2), -np.inf)
-    np.minimum.at(lower, chart_of_vertex, points)
-    np.maximum.at(upper, chart_of_vertex, points)
-    return points - lower[chart_of_vertex], upper - lower
+def _sound_charts(vertices: Array, mesh: CutMesh, flat: Array) -> tuple[Array, Array]:
+    """Which charts (C,) bool are usable, and the points (K, 2) scaled to the charts' true areas."""
+    chart, count = mesh.chart_of_face, len(mesh.face_starts) - 1
+    corners = vertices[mesh.vertices_index].astype(np.float64)[mesh.faces]
+    side_1, side_2 = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    e, f, g = (
+        np.einsum("mk,mk->m", p, q)
+        for p, q in ((side_1, side_1), (side_1, side_2), (side_2, side_2))
+    )
+    area = np.sqrt(np.maximum(e * g - f * f, 0)) / 2
+    total = np.bincount(chart, area, count)
+
+    image = flat.astype(np.float64)[mesh.faces]
+    (a, b), (c, d) = (image[:, 1] - image[:, 0]).T, (image[:, 2] - image[:, 0]).T
+    flat_area = (a * d - b * c) / 2
+    flat_total = np.bincount(chart, flat_area, count)
+    is_speck = area <= _SPECK * total[chart]
+    flipped = np.bincount(chart, (flat_area <= 0) & ~is_speck, count) > 0
+
+    # L2 stretch of Sander et al. 2001: half the squared norm of the map from the plane to the face
+    squared = (e * (c * c + d * d) - 2 * f * (a * c + b * d) + g * (a * a + b * b)) / 2
+    usable = ~is_speck & (flat_area > 0)
+    squared = np.where(usable, squared / np.where(usable, 4 * flat_area**2, 1), 1)
+    has_area = (total > 0) & (flat_total > 0)
+    ratio = np.where(has_area, total, 1) / np.where(has_area, flat_total, 1)
+    stretch = np.bincount(chart, squared * area, count) / np.where(has_area, total, 1) / ratio
+    sound = ~flipped & (~has_area | (stretch < MAX_STRETCH**2))
+    sound &= ~charts_crossing_themselves(mesh, flat)
+    sound |= np.diff(mesh.face_starts) == 1
+    factor = np.where(has_area, np.sqrt(np.clip(ratio, 0.25, 4)), 0)
+    return sound, flat * factor[mesh.chart_of_vertex][:, None]
+
+
+def _join(pieces: list[_Piece], face_count: int) -> Charts:
+    """All pieces as one set of charts, upright, y down, faces in the order of the mesh."""
+    faces = np.empty((face_count, 3), np.int32)
+    chart = np.empty(face_count, np.int32)
+    chart_of_vertex, vertex_count, chart_count = [], 0, 0
+    for piece in pieces:
+        faces[piece.source] = piece.faces + vertex_count
+        chart[piece.source] = piece.chart + chart_count
+        chart_of_vertex.append(piece.chart_of_vertex + chart_count)
+        vertex_count += len(piece.points)
+        chart_count = int(chart_of_vertex[-1].max(initial=chart_count - 1)) + 1
+    points = np.concatenate([piece.points for piece in pieces]).astype(np.float64) * (1, -1)
+    points, size = _stand_upright(points, np.concatenate(chart_of_vertex))
+    vertices_index = np.concatenate([piece.vertices_index for piece in pieces])
+    return Charts(vertices_index, faces, chart, points, size)
+
+
+def _stand_upright(points: Array, chart: Array) -> tuple[Array, Array]:
+    """Turn charts into their smallest upright rectangles: points (K, 2), chart (K,) ascending.
+
+    Returns the points with each chart's lower bounds at 0, and the charts' sizes (C, 2).
+    """
+    starts = np.flatnonzero(np.diff(chart, prepend=-1))
+    best_area = np.full(len(starts), np.inf)
+    best_angle = np.zeros(len(starts))
+    for angle in _ANGLES:
+        turned = _turn(points, np.full(1, angle))
+        size = np.maximum.reduceat(turned, starts) - np.minimum.reduceat(turned, starts)
+        better = size.prod(axis=1) < 0.999 * best_area
+        best_area[better] = size.prod(axis=1)[better]
+        best_angle[better] = angle
+    turned = _turn(points, best_angle[chart])
+    lower = np.minimum.reduceat(turned, starts)
+    return turned - lower[chart], np.maximum.reduceat(turned, starts) - lower
+
+
+def _turn(points: Array, angle: Array) -> Array:
+    x, y = points.T
+    cosine, sine = np.cos(angle), np.sin(angle)
+    return np.stack([cosine * x - sine * y, sine * x + cosine * y], axis=1)

@@ -1,11 +1,10 @@
 """Pack charts into a square texture of an exact size, as densely as their outlines allow.
 
-Charts fall, largest first, onto the skyline of those already placed, each in the orientation and
-column where its top ends lowest ("Tetris" packing: Levy et al., "Least Squares Conformal Maps for
-Automatic Texture Atlas Generation", SIGGRAPH 2002, section 4). One such packing takes a fraction of
-a second, so the scale is found by trying.
+Charts are drawn as bitmaps of whole texels or small blocks of texels and placed largest first, each
+at the lowest free place of its four orientations. One such packing takes a fraction of a second, so
+the largest scale at which everything fits is found by trying.
 
-C charts, M faces, K chart vertices.
+C charts, K chart vertices, S scales tried side by side.
 """
 
 from __future__ import annotations
@@ -16,12 +15,16 @@ import numpy as np
 import warp as wp
 
 from onelook.asset.charts import Charts
+from onelook.asset.pack_kernels import pack_at_scale
+from onelook.asset.topology import find_edges, half_edge_heads
 from onelook.kernels import launch
 
 Array = np.ndarray
-CANDIDATES = 4  # scales tried side by side; fixed, so that the result hangs on no thread count
-_EXPECTED_FILL = 0.66  # share of the texture under padded outlines, as measured
-_NOWHERE = wp.constant(1 << 30)
+TRIES = 4  # side by side; fixed, so that the result hangs on no thread count
+LEAST_COVERAGE = 1 / 3  # of the texture: under it padding is given up
+_COARSE, _FINE = 1.05, 1.05 ** (1 / (TRIES + 1))  # steps between scales
+_EXPECTED_FILL = 0.78  # share of the texture under padded outlines, as measured
+_CELLS_PER_CHART = 16  # across a mean chart, at least, before cells are made smaller
 
 
 @dataclass(frozen=True)
@@ -36,53 +39,55 @@ class Packing:
 def pack_charts(charts: Charts, texture_size: int, padding: int) -> Packing:
     """Place charts so that `padding` untouched texels lie between any two.
 
-    Where the charts are too many for that (they would cover less than a third of the texture),
-    padding is given up step by step. Raises nothing: with more charts than texels, charts share
-    texels, but their UVs never overlap.
+    Where the charts are too many for that, padding is halved until they fill a third of the
+    texture. With more charts than texels they share texels, but their UVs never overlap.
     """
     outlines = _Outlines(charts)
-    area = float(outlines.area)
-    virtual_size = texture_size
+    size = texture_size
     while True:
-        scale, places = _best_scale(outlines, virtual_size, padding)
-        good = scale > 0 and area * scale**2 > virtual_size**2 / 3
-        if good or (scale > 0 and padding == 0):
+        scale, places = _largest_scale(outlines, size, padding)
+        if scale > 0 and (padding == 0 or outlines.area * scale**2 > LEAST_COVERAGE * size**2):
             break
         if padding > 0:
             padding //= 2
         else:
-            virtual_size *= 2
-    uvs = outlines.place(scale, places) / virtual_size
-    return Packing(
-        np.clip(uvs, 0, 1).astype(np.float32), scale * texture_size / virtual_size, padding
-    )
+            size *= 2  # finer than the texture, for want of texels
+    uvs = outlines.place(scale, places) / size
+    return Packing(np.clip(uvs, 0, 1).astype(np.float32), scale * texture_size / size, padding)
 
 
-def _best_scale(outlines: _Outlines, size: int, padding: int) -> tuple[float, Array]:
-    """The largest scale found that fits, with its places (C, 3); scale 0 where none fits."""
-    best, places = 0.0, np.zeros((0, 3), np.int32)
+def _largest_scale(outlines: _Outlines, size: int, padding: int) -> tuple[float, Array]:
+    """The largest scale found that fits and its places (C, 5); 0 where none fits."""
+    best, places = 0.0, np.zeros((0, 5), np.int64)
     guess = outlines.expected_scale(size, padding)
     if guess <= 0:
         return best, places
-    scales = guess * 1.06 ** np.array([1.0, 0.0, -1.0, -2.0])
-    for _ in range(10):
-        heights, found = outlines.pack(scales, size, padding)
-        fits = np.flatnonzero(heights <= size)
-        if len(fits) and scales[fits[0]] > best:
-            best, places = float(scales[fits[0]]), found[fits[0]]
-        if best == 0:
-            scales = scales[-1] * 0.85 ** np.arange(1, CANDIDATES + 1)
-        elif len(fits) == CANDIDATES and fits[0] == 0 and scales[0] / scales[1] > 1.04:
-            scales = best * 1.06 ** np.arange(CANDIDATES, 0, -1)
-        elif scales[0] / scales[1] > 1.04:
-            scales = best * 1.06 ** (np.arange(CANDIDATES, 0, -1) / (CANDIDATES + 1))
+    step = _COARSE
+    scales = guess * _COARSE ** (1.0 - np.arange(TRIES))
+    for _ in range(16):
+        fits, found = outlines.pack(scales, size, padding)
+        if fits.any():
+            first = int(np.argmax(fits))
+            best, places = float(scales[first]), found[first]
+            if first > 0:
+                if step == _FINE:
+                    break
+                step = _FINE
+            elif step == _FINE:
+                break
+            scales = best * step ** np.arange(TRIES, 0.0, -1)
+        elif best > 0:
+            if step == _FINE:
+                break
+            step = _FINE
+            scales = best * step ** np.arange(TRIES, 0.0, -1)
         else:
-            break
+            scales = scales[-1] * 0.85 ** np.arange(1.0, TRIES + 1)
     return best, places
 
 
 class _Outlines:
-    """The charts' triangles, ready to be drawn at any scale as spans per column and per row."""
+    """The charts' borders, ready to be drawn at any scale."""
 
     def __init__(self, charts: Charts):
         self.points, self.size = charts.points, charts.size
@@ -91,231 +96,71 @@ class _Outlines:
         self.chart_of_vertex[charts.faces] = charts.chart[:, None]
         flat = charts.points[charts.faces]
         d1, d2 = flat[:, 1] - flat[:, 0], flat[:, 2] - flat[:, 0]
-        self.area = np.abs(d1[:, 0] * d2[:, 1] - d1[:, 1] * d2[:, 0]).sum() / 2
-        order = np.argsort(charts.chart, kind="stable")
-        corners = charts.points[charts.faces[order]].astype(np.float32)  # (M, 3, 2)
-        edges = np.concatenate([corners, np.roll(corners, -1, axis=1)], axis=2)  # (M, 3, 4)
+        areas = np.abs(d1[:, 0] * d2[:, 1] - d1[:, 1] * d2[:, 0]) / 2
+        self.area = float(areas.sum())
+        half = find_edges(charts.faces).boundary()
+        half = half[np.argsort(charts.chart[half // 3], kind="stable")]
         starts = np.zeros(self.count + 1, np.int32)
-        np.cumsum(3 * np.bincount(charts.chart, minlength=self.count), out=starts[1:])
-        self.edges = wp.array(edges.reshape(-1, 4), dtype=wp.vec4, device="cpu")
+        np.cumsum(np.bincount(charts.chart[half // 3], minlength=self.count), out=starts[1:])
+        tails, heads = charts.faces.ravel()[half], half_edge_heads(charts.faces)[half]
+        edges = np.concatenate([charts.points[tails], charts.points[heads]], axis=1)
+        self.edges = wp.array(edges.astype(np.float32), dtype=wp.vec4, device="cpu")
         self.starts = wp.array(starts, dtype=wp.int32, device="cpu")
-        largest = charts.size.max(axis=1)
-        self.order = np.lexsort((-charts.size.min(axis=1), -largest)).astype(np.int32)
+        by_size = np.lexsort((-self.size.min(axis=1), -self.size.max(axis=1)))
+        self.order = wp.array(by_size.astype(np.int32), dtype=wp.int32, device="cpu")
 
     def expected_scale(self, size: int, padding: int) -> float:
         """Texels per unit at which the padded charts should just fill a texture."""
-        # each chart of w x h covers area + (padding + 1) * (w + h) + (padding + 1)^2 texels
+        # a chart of w x h grows by about (padding + 1) * (w + h) + (padding + 1)^2 texels
         gap = padding + 1
-        a, b = self.area, gap * float(self.size.sum())
+        a, b = max(self.area, 1e-30), gap * float(self.size.sum())
         c = gap * gap * self.count - _EXPECTED_FILL * (size + padding) ** 2
-        if c >= 0 or a <= 0:
-            # more charts than room: only a scale that makes each of them one texel can fit
-            return 0.5 / max(float(self.size.max()), 1e-30) if c < size**2 else 0.0
-        limit = size / max(float(self.size.max()), 1e-30)
-        return min((-b + (b * b - 4 * a * c) ** 0.5) / (2 * a), 0.999 * limit)
+        largest = max(float(self.size.max()), 1e-30)
+        if c >= 0:  # at best, charts of one texel fit
+            return 0.5 / largest if self.count <= size**2 else 0.0
+        return min((-b + (b * b - 4 * a * c) ** 0.5) / (2 * a), 0.95 * size / largest)
 
     def pack(self, scales: Array, size: int, padding: int) -> tuple[Array, Array]:
-        """Try scales side by side: -> heights (S,) and places (S, C, 3) of column, row, turns."""
-        width = size + padding
+        """Try scales: -> which fit (S,) bool, and places (S, C, 5) int.
+
+        A place is column, row, quarter turns, and width and height before turning; in texels.
+        """
         tries = len(scales)
-        cells = np.floor(self.size[None] * scales[:, None, None] + 1e-3).astype(np.int32) + 1
-        first_column = _starts(cells[..., 0])
-        first_row = _starts(cells[..., 1])
-        columns = wp.empty(int(cells[..., 0].sum()), dtype=wp.vec2i, device="cpu")
-        rows = wp.empty(int(cells[..., 1].sum()), dtype=wp.vec2i, device="cpu")
-        shape = [_ints(cells.reshape(tries, -1)), _ints(first_column), _ints(first_row)]
-        shape += [columns, rows]
-        floats = wp.array(scales.astype(np.float32), dtype=wp.float32, device="cpu")
-        inputs = [self.count, self.edges, self.starts, floats, *shape]
-        launch(_draw_outline, tries * self.count, inputs, "cpu")
+        cell = max(1, padding)
+        mean_side = scales.max() * (self.area / self.count) ** 0.5
+        while cell > 1 and mean_side < _CELLS_PER_CHART * cell:
+            cell //= 2
+        gap = -(-padding // cell)  # in cells
+        side = size // cell + gap
+        cells = np.floor(self.size * (scales / cell)[:, None, None] + 1e-3).astype(np.int32) + 1
+        box = int((cells + gap).prod(axis=2).max())
         places = wp.zeros((tries, 3 * self.count), dtype=wp.int32, device="cpu")
-        heights = wp.zeros(tries, dtype=wp.int32, device="cpu")
-        skyline = wp.zeros((tries, width), dtype=wp.int32, device="cpu")
-        outline = wp.zeros((tries, 4 * width), dtype=wp.vec2i, device="cpu")
-        stride = max(1, size // 2048)
-        inputs = [self.count, _ints(self.order), *shape, padding, stride]
-        inputs += [skyline, outline, places, heights]
-        launch(_drop_charts, tries, inputs, "cpu", pieces=tries)
-        return heights.numpy(), places.numpy().reshape(tries, self.count, 3)
+        fits = wp.zeros(tries, dtype=wp.int32, device="cpu")
+        inputs = [
+            self.count,
+            self.order,
+            self.edges,
+            self.starts,
+            wp.array(cells.reshape(tries, -1), dtype=wp.int32, device="cpu"),
+            wp.array((scales / cell).astype(np.float32), dtype=wp.float32, device="cpu"),
+            gap,
+            side,
+            wp.empty((tries, side * (side + 1)), dtype=wp.int32, device="cpu"),
+            wp.empty((tries, side * (side + 1)), dtype=wp.int32, device="cpu"),
+            wp.empty((tries, 2 * box), dtype=wp.uint8, device="cpu"),
+            wp.empty((tries, 4 * box), dtype=wp.vec3i, device="cpu"),
+            places,
+            fits,
+        ]
+        launch(pack_at_scale, tries, inputs, "cpu", pieces=tries)
+        found = places.numpy().reshape(tries, self.count, 3) * (cell, cell, 1)
+        return fits.numpy() > 0, np.concatenate([found, cells * cell], axis=2)
 
     def place(self, scale: float, places: Array) -> Array:
         """Chart vertices in texels: (K, 2) float64."""
-        cells = np.floor(self.size * np.float64(scale) + 1e-3) + 1
         of = self.chart_of_vertex
         x, y = (self.points * scale).T
-        w, h = cells[of].T
-        turns = places[of, 2]
+        column, row, turns, w, h = places[of].T
         turned_x = np.choose(turns, [x, h - y, w - x, y])
         turned_y = np.choose(turns, [y, x, h - y, w - x])
-        return np.stack([turned_x + places[of, 0], turned_y + places[of, 1]], axis=1)
-
-
-def _starts(counts: Array) -> Array:
-    """Where each run begins when runs of these lengths follow one another."""
-    flat = counts.ravel().astype(np.int64)
-    return (np.cumsum(flat) - flat).reshape(counts.shape).astype(np.int32)
-
-
-def _ints(values: Array) -> wp.array:
-    return wp.array(np.ascontiguousarray(values, np.int32), dtype=wp.int32, device="cpu")
-
-
-@wp.func
-def _span_line(
-    spans: wp.array(dtype=wp.vec2i),
-    start: int,
-    cells: int,
-    x0: float,
-    y0: float,
-    x1: float,
-    y1: float,
-):
-    """Widen the spans (lowest, highest cell per column) by one line."""
-    if x0 > x1:
-        x0, y0, x1, y1 = x1, y1, x0, y0
-    slope = wp.float32(0.0)
-    if x1 > x0:
-        slope = (y1 - y0) / (x1 - x0)
-    for x in range(int(x0), wp.min(int(x1), cells - 1) + 1):
-        ya = y0 + slope * (wp.max(float(x), x0) - x0)
-        yb = y0 + slope * (wp.min(float(x + 1), x1) - x0)
-        if x1 <= x0:
-            yb = y1
-        low = int(wp.max(wp.min(ya, yb) - 1.0e-3, 0.0))
-        high = int(wp.max(ya, yb) + 1.0e-3)
-        span = spans[start + x]
-        spans[start + x] = wp.vec2i(wp.min(span[0], low), wp.max(span[1], high))
-
-
-@wp.kernel
-def _draw_outline(
-    first: int,
-    count: int,
-    edges: wp.array(dtype=wp.vec4),
-    starts: wp.array(dtype=wp.int32),
-    scales: wp.array(dtype=wp.float32),
-    cells: wp.array(dtype=wp.int32, ndim=2),
-    first_column: wp.array(dtype=wp.int32, ndim=2),
-    first_row: wp.array(dtype=wp.int32, ndim=2),
-    columns: wp.array(dtype=wp.vec2i),
-    rows: wp.array(dtype=wp.vec2i),
-):
-    item = first + wp.tid()
-    t = item // count
-    c = item % count
-    width = cells[t, 2 * c]
-    height = cells[t, 2 * c + 1]
-    column = first_column[t, c]
-    row = first_row[t, c]
-    for x in range(width):
-        columns[column + x] = wp.vec2i(_NOWHERE, -1)
-    for y in range(height):
-        rows[row + y] = wp.vec2i(_NOWHERE, -1)
-    for e in range(starts[c], starts[c + 1]):
-        edge = edges[e] * scales[t]
-        _span_line(columns, column, width, edge[0], edge[1], edge[2], edge[3])
-        _span_line(rows, row, height, edge[1], edge[0], edge[3], edge[2])
-    for x in range(width):
-        span = columns[column + x]
-        columns[column + x] = wp.vec2i(wp.min(span[0], height - 1), wp.min(span[1], height - 1))
-    for y in range(height):
-        span = rows[row + y]
-        rows[row + y] = wp.vec2i(wp.min(span[0], width - 1), wp.min(span[1], width - 1))
-
-
-@wp.func
-def _turned_span(
-    turns: int, j: int, w: int, h: int, column: int, row: int,
-    columns: wp.array(dtype=wp.vec2i), rows: wp.array(dtype=wp.vec2i),
-):  # fmt: skip
-    """Lowest and highest cell in column j of a chart of w x h cells after quarter turns."""
-    span = wp.vec2i(0, 0)
-    if turns == 0:
-        span = columns[column + j]
-    elif turns == 1:
-        span = rows[row + h - 1 - j]
-    elif turns == 2:
-        s = columns[column + w - 1 - j]
-        span = wp.vec2i(h - 1 - s[1], h - 1 - s[0])
-    else:
-        s = rows[row + j]
-        span = wp.vec2i(w - 1 - s[1], w - 1 - s[0])
-    return span
-
-
-@wp.kernel
-def _drop_charts(
-    first: int,
-    count: int,
-    order: wp.array(dtype=wp.int32),
-    cells: wp.array(dtype=wp.int32, ndim=2),
-    first_column: wp.array(dtype=wp.int32, ndim=2),
-    first_row: wp.array(dtype=wp.int32, ndim=2),
-    columns: wp.array(dtype=wp.vec2i),
-    rows: wp.array(dtype=wp.vec2i),
-    padding: int,
-    stride: int,
-    skyline: wp.array(dtype=wp.int32, ndim=2),
-    outline: wp.array(dtype=wp.vec2i, ndim=2),
-    places: wp.array(dtype=wp.int32, ndim=2),
-    heights: wp.array(dtype=wp.int32),
-):
-    t = first + wp.tid()
-    width = skyline.shape[1]
-    used = wp.int32(0)
-    for rank in range(count):
-        c = order[rank]
-        best = float(wp.inf)
-        best_x = wp.int32(-1)
-        best_y = wp.int32(0)
-        best_turns = wp.int32(0)
-        for turns in range(4):
-            w = cells[t, 2 * c]
-            h = cells[t, 2 * c + 1]
-            span_count = w
-            top = h
-            if turns % 2 == 1:
-                span_count = h
-                top = w
-            padded = span_count + padding
-            if padded <= width:
-                for j in range(padded):  # the outline grown by `padding` to the right and upwards
-                    low = int(_NOWHERE)
-                    high = wp.int32(-1)
-                    for s in range(wp.max(j - padding, 0), wp.min(j, span_count - 1) + 1):
-                        span = _turned_span(
-                            turns, s, w, h, first_column[t, c], first_row[t, c], columns, rows
-                        )
-                        low = wp.min(low, span[0])
-                        high = wp.max(high, span[1])
-                    outline[t, turns * width + j] = wp.vec2i(low, high + padding)
-                x = wp.int32(0)
-                while x + padded <= width:
-                    y = wp.int32(0)
-                    covered = wp.int32(0)
-                    j = wp.int32(0)
-                    while j < padded and float(y + top) <= best:
-                        gap = skyline[t, x + j] - outline[t, turns * width + j][0]
-                        covered += gap
-                        y = wp.max(y, gap)
-                        j += 1
-                    if j == padded:
-                        wasted = float(y * padded - covered) / float(padded)
-                        if wasted + float(y + top) < best:
-                            best = wasted + float(y + top)
-                            best_x = x
-                            best_y = y
-                            best_turns = turns
-                    x += stride
-        if best_x < 0:  # wider than the texture
-            heights[t] = _NOWHERE
-            return
-        padded = cells[t, 2 * c + best_turns % 2] + padding
-        for j in range(padded):
-            top = best_y + outline[t, best_turns * width + j][1] + 1
-            skyline[t, best_x + j] = top
-            used = wp.max(used, top)
-        places[t, 3 * c] = best_x
-        places[t, 3 * c + 1] = best_y
-        places[t, 3 * c + 2] = best_turns
-    heights[t] = used - padding
+        return np.stack([turned_x + column, turned_y + row], axis=1)
