@@ -47,6 +47,10 @@ node_modules: package.json
 lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
+# What Cog's server checks inputs against; a test tells when predict.py and it differ.
+schema: $(VENV)/.installed
+	@$(BIN)/python tests/helpers/cog_schema.py
+
 warmup: $(VENV)/.installed
 	@$(BIN)/onelook warmup
 

@@ -190,35 +190,51 @@ def test_output_folder_that_is_a_file(picture, tmp_path, below):
     assert (tmp_path / "out").read_text() == "a file in the way"
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mounts a disk of 16 kB on a folder, with the given mount options, and returns the folder."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(*options: str) -> Path:
+        given = ",".join(("size=16k", *options))
+        command = ["mount", "-t", "tmpfs", "-o", given, "tmpfs", str(folder)]
+        if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("mounting a disk needs root")
+        return folder
+
+    yield mount
+    if os.path.ismount(folder):
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
 def test_output_folder_without_permission(picture, tmp_path):
     sealed = tmp_path / "sealed"
     sealed.mkdir(mode=0o500)
     if os.access(sealed, os.W_OK):
-        pytest.skip("this user may write everywhere")
+        pytest.skip("root may write everywhere")
     done = onelook(picture, "-o", sealed / "out", *CUT_OUT_ONLY)
     assert done.returncode == 1
     assert "the output folder cannot be written (Permission denied)" in done.stderr
     assert entries(sealed) == []
 
 
-@pytest.fixture
-def tiny_disk(tmp_path):
-    """A folder on a disk of 16 kB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("mounting a small disk needs root")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+def test_output_folder_on_a_disk_for_reading_only(picture, small_disk):
+    disk = small_disk("ro")
+    for out in (disk, disk / "out"):
+        done = onelook(picture, "-o", out, *CUT_OUT_ONLY)
+        assert done.returncode == 1
+        assert "the output folder cannot be written (Read-only file system)" in done.stderr
+        assert "Traceback" not in done.stderr
 
 
-def test_full_disk(picture, tiny_disk):
-    done = onelook(picture, "-o", tiny_disk / "out", *SMALL, "--no-generate_video")
+def test_full_disk(picture, small_disk):
+    disk = small_disk()
+    done = onelook(picture, "-o", disk / "out", *SMALL, "--no-generate_video")
     assert done.returncode == 1
     assert re.search("the disk of the output folder is full|No space left on device", done.stderr)
     assert "Traceback" not in done.stderr
-    assert entries(tiny_disk) == []
+    assert entries(disk) == []
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

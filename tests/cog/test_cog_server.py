@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import http.server
 import io
 import json
@@ -282,6 +283,19 @@ def test_busy_is_409_and_cancelling_frees_the_place(server):
     assert scratch_files(server) == []
     assert server.cancel("long").code == 404
     assert server.predict(PICTURE, **CUT_OUT_ONLY).body["status"] == "succeeded"
+
+
+def test_a_client_that_goes_away_frees_the_place(server):
+    server.wait_until("READY")
+    body = json.dumps({"id": "left", "input": {"image": PICTURE, **LARGE}})
+    client = http.client.HTTPConnection("127.0.0.1", server.port)
+    client.request("POST", "/predictions", body, {"Content-Type": "application/json"})
+    server.wait_until("BUSY")
+    time.sleep(0.5)
+    client.close()
+    server.wait_until("READY", 5)
+    assert '"Prediction cancelled","prediction_id":"left"' in server.log
+    assert scratch_files(server) == []
 
 
 def test_scratch_holds_the_last_answer_at_most_after_twenty_predictions(server):

@@ -61,7 +61,7 @@ def test_every_output_may_be_null():
 
 def test_checked_in_schema_is_the_one_of_predict_file():
     fresh = render(openapi_document(SOURCE))
-    assert SCHEMA_FILE.read_text() == fresh, "write it anew: python tests/helpers/cog_schema.py"
+    assert SCHEMA_FILE.read_text() == fresh, "write it anew: make schema"
 
 
 def test_schema_says_what_a_client_may_send():

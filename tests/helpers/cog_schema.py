@@ -3,7 +3,7 @@
 Cog's server checks requests against `.cog/openapi_schema.json` in its working folder and accepts
 everything unchecked where that file is missing. `cog build` writes it into the image; the copy in
 this repository lets the server run from a checkout, and shows a change of the interface in review.
-`python tests/helpers/cog_schema.py` writes it anew.
+`make schema` writes it anew.
 
 The format is that of Cog 0.23 (pkg/schema/openapi.go in replicate/cog): OpenAPI 3.0.2, one schema
 per parameter with choices, `x-order` for the order of the parameters.
