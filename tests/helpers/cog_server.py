@@ -8,6 +8,7 @@ test, so that what it leaves behind can be counted.
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import json
 import os
@@ -149,10 +150,8 @@ class CogServer:
 
     def kill(self) -> None:
         """End the server and its worker at once."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait()
 
 
