@@ -1,28 +1,29 @@
 """Close the small holes of a manifold mesh with patches that follow the surface around them.
 
-Narrow and tiny holes are sewn up by cutting off ears, without new vertices. Wider ones get rings of
-new vertices, as dense as the border is, which are then relaxed until the patch continues the
-curvature of the surface around it (a discrete thin plate; Botsch and Kobbelt, "An Intuitive
-Framework for Real-Time Freeform Modeling", 2004, section 3).
+Narrow and tiny holes are sewn up by cutting off ears, without new vertices. Wider ones get new
+vertices, as dense as the border is, which are then relaxed until the patch continues the surface
+around it.
 
 N vertices, M faces, K loops, n border vertices of one loop.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from onelook.asset.borders import Loops, border_loops
+from onelook.asset.fairing import fair
 from onelook.asset.manifold import Separated
-from onelook.asset.patches import fair, ring_patch, sew
+from onelook.asset.patches import Patch, planar_patch, ring_patch, sew, trim
 from onelook.asset.topology import Edges, components, half_edge_heads, sheets
 from onelook.asset.winding import sheet_volumes
 
 Array = np.ndarray
 
-SEWN_UP_TO = 12  # border edges; beyond, and where the hole is not a slit, a faired patch
+SEWN_UP_TO = 8  # border edges; beyond, a faired patch, unless the hole is a crooked slit
 SLIT = 0.2  # of the compactness 4 pi area / perimeter^2, which is 1 for a circle
 
 
@@ -83,43 +84,64 @@ def _patch_all(
     vertices: Array, faces: Array, edges: Edges, loops: Loops, small: Array
 ) -> tuple[Array, list[Array]]:
     """Patches of the loops `small` -> all vertices, and a list of face arrays."""
+    tails = faces.ravel()
+    triangles = small[loops.lengths[small] == 3]
+    corners = tails[loops.half_edges[loops.start[triangles][:, None] + [2, 1, 0]]]
+    sewn, grown, borders = [corners.reshape(-1, 3)], [], []
     area, perimeter = _loop_sizes(vertices, faces, loops)
     is_slit = 4 * np.pi * area < SLIT * perimeter**2
-    sewn = small[(loops.lengths[small] <= SEWN_UP_TO) | is_slit[small]]
-    tails = faces.ravel()
-    triangles = sewn[loops.lengths[sewn] == 3]
-    corners = tails[loops.half_edges[loops.start[triangles][:, None] + [2, 1, 0]]]
-    patches = [corners.reshape(-1, 3)]
-    is_edge = EdgeLookup(edges)
-    for k in sewn[loops.lengths[sewn] > 3]:
+    known = _KnownEdges(edges)
+    count = len(vertices)
+    for k in small[loops.lengths[small] > 3]:
         polygon = tails[loops.loop(k)][::-1]
-        patches.append(polygon[sew(vertices[polygon], lambda i, j, p=polygon: is_edge(p[i], p[j]))])
-    rings = np.setdiff1d(small, sewn)
-    count, borders = len(vertices), []
-    for k in rings:
-        polygon = tails[loops.loop(k)][::-1]
-        patch, added = ring_patch(len(polygon))
-        index = np.concatenate([polygon, np.arange(count, count + added)])
-        patches.append(index[patch])
+        if len(polygon) > SEWN_UP_TO:
+            corners, stay = trim(vertices[polygon], known.among(polygon))
+            sewn.append(polygon[corners])
+            polygon = polygon[stay]
+        patch = _patch_with_new_vertices(vertices, polygon, known, is_slit[k])
+        if patch is None:
+            sewn.append(polygon[sew(vertices[polygon], known.among(polygon))])
+            continue
+        index = np.concatenate([polygon, np.arange(count, count + patch.added)])
+        grown.append(index[patch.faces])
         borders.append(polygon)
-        count += added
-    if borders:
-        new = np.concatenate(patches[-len(borders) :])
-        vertices = fair(vertices, faces, new, np.concatenate(borders), count)
-    return vertices, patches
+        count += patch.added
+    if grown:
+        around = np.concatenate([faces, *sewn])
+        vertices = fair(vertices, around, np.concatenate(grown), np.concatenate(borders), count)
+    return vertices, sewn + grown
 
 
-class EdgeLookup:
+def _patch_with_new_vertices(
+    vertices: Array, polygon: Array, known: _KnownEdges, is_slit: bool
+) -> Patch | None:
+    """The patch that suits a polygon's size and shape; None where sewing does."""
+    if len(polygon) <= SEWN_UP_TO:
+        return None
+    patch = planar_patch(vertices[polygon], known.among(polygon))
+    if patch is None and not is_slit:
+        patch = ring_patch(len(polygon))
+    return patch
+
+
+class _KnownEdges:
     """Answers whether two vertices are joined by an edge of the mesh."""
 
     def __init__(self, edges: Edges):
         self._stride = int(edges.ends.max()) + 1
         self._keys = edges.ends[:, 0].astype(np.int64) * self._stride + edges.ends[:, 1]
 
-    def __call__(self, a: int, b: int) -> bool:
-        key = min(int(a), int(b)) * self._stride + max(int(a), int(b))
-        place = int(np.searchsorted(self._keys, key))
-        return place < len(self._keys) and int(self._keys[place]) == key
+    def among(self, polygon: Array) -> Callable[[int, int], bool]:
+        """The question for two places in `polygon`."""
+        names = polygon.tolist()
+
+        def is_taken(i: int, j: int) -> bool:
+            a, b = names[i], names[j]
+            key = min(a, b) * self._stride + max(a, b)
+            place = int(np.searchsorted(self._keys, key))
+            return place < len(self._keys) and int(self._keys[place]) == key
+
+        return is_taken
 
 
 def _merges(faces: Array, loops: Loops, small: Array, count: int) -> Array:
