@@ -17,22 +17,22 @@ def progress_report(label: str = "", quiet: bool = False) -> Iterator[Report]:
 
     The bar counts whole steps; the name of the step in progress stands beside it.
     """
+    title = f"{label}: " if label else ""
     bar = tqdm(
-        desc=label or None,
         total=1.0,
         disable=quiet,
         file=sys.stderr,
-        bar_format="{desc}: {percentage:3.0f}%|{bar:24}| {postfix} [{elapsed}]",
-        mininterval=0.2,
+        bar_format="{desc}{percentage:3.0f}%|{bar:24}| [{elapsed}]",
+        mininterval=0.5,
     )
 
     def on_progress(step: str, fraction: float) -> None:
-        bar.set_postfix_str(step, refresh=False)
+        bar.set_description_str(f"{title}{step:<12}", refresh=False)
         bar.update(report.overall(fraction) - bar.n)
 
     def on_note(sentence: str) -> None:
         if not quiet:
-            tqdm.write(f"{label}: {sentence}" if label else sentence, file=sys.stderr)
+            tqdm.write(title + sentence, file=sys.stderr)
 
     report = Report(on_progress, on_note)
     try:
