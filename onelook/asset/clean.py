@@ -31,11 +31,14 @@ from onelook.asset.winding import (
     flip_faces,
     flips_across_crowded,
     flips_to_agree,
-    flips_to_face_outward,
+    judge_sides,
 )
 from onelook.errors import SurfaceError
 
 Array = np.ndarray
+
+MOST_COORDINATE = 1e30  # beyond, even a length overflows float32
+MOSTLY = 1.5  # times more of its back than of its front must be seen for a thin sheet to be turned
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,10 @@ class CleanMesh:
 
     vertices (N, 3) float32; faces (M, 3) int32, counter-clockwise seen from outside.
     is_closed: every edge has two faces. The counts say what was done: invalid_faces had an index
-    out of range or a vertex that is not finite; degenerate_faces no area; floaters and hidden_parts
-    are parts that were dropped; split_vertices were added to take non-manifold places apart;
-    flipped_faces were turned round; filled_holes were closed and open_holes left as they are.
+    out of range or a vertex that is no usable number; degenerate_faces no area; floaters and
+    hidden_parts are parts that were dropped; split_vertices were added to take non-manifold places
+    apart; flipped_faces were turned round; filled_holes were closed and open_holes left as they
+    are.
     """
 
     vertices: Array
@@ -85,6 +89,8 @@ def clean(
     """
     counts: dict[str, int] = {}
     vertices, faces = _usable(vertices, faces, counts)
+    scale = _scale(vertices, faces)
+    vertices = vertices if scale == 1 else vertices * scale
     faces = _without_degenerate(vertices, _welded(vertices, faces), counts)
     faces = _without_floaters(vertices, faces, floater_share, counts)
     faces = _without_duplicates(faces, counts)
@@ -95,10 +101,10 @@ def clean(
     mesh = _outward(mesh, counts)
     mesh = _without_holes(mesh, hole_edges, hole_share, counts)
     mesh = _without_slivers(mesh, counts)
-    if drop_hidden:
-        mesh = _without_hidden(mesh, hidden_share, device, counts)
+    mesh = _judged_by_view(mesh, drop_hidden, hidden_share, device, counts)
     vertices, faces = compact(mesh.vertices, mesh.faces)
     vertices = spread_coincident(vertices, faces)
+    vertices = vertices if scale == 1 else vertices / scale
     return CleanMesh(
         vertices=np.ascontiguousarray(vertices),
         faces=np.ascontiguousarray(faces),
@@ -116,10 +122,11 @@ def _usable(vertices: Array, faces: Array, counts: dict[str, int]) -> tuple[Arra
     if not len(faces):
         raise SurfaceError("the surface has no faces")
     vertices = vertices.astype(np.float32, copy=False)
-    if faces.min() >= 0 and faces.max() < len(vertices) and np.isfinite(vertices).all():
+    finite = np.abs(vertices) < MOST_COORDINATE  # false for NaN, too
+    if faces.min() >= 0 and faces.max() < len(vertices) and finite.all():
         return vertices, faces.astype(np.int32, copy=False)
     in_range = ((faces >= 0) & (faces < len(vertices))).all(1)
-    finite = np.isfinite(vertices).all(1)
+    finite = finite.all(1)
     valid = in_range.copy()
     valid[in_range] = finite[faces[in_range]].all(1)
     if not valid.any():
@@ -129,6 +136,15 @@ def _usable(vertices: Array, faces: Array, counts: dict[str, int]) -> tuple[Arra
         )
     counts["invalid_faces"] = int(len(faces) - valid.sum())
     return np.where(finite[:, None], vertices, np.float32(0)), faces[valid].astype(np.int32)
+
+
+def _scale(vertices: Array, faces: Array) -> np.float32:
+    """A power of two that brings a tiny or huge mesh near size one; 1 for any other."""
+    corners = vertices if len(vertices) < 4 * len(faces) else vertices[faces.ravel()]
+    size = float((corners.max(0).astype(np.float64) - corners.min(0)).max())
+    if not size or 1e-3 < size < 1e3:
+        return np.float32(1)
+    return np.float32(2.0 ** -round(np.log2(size)))
 
 
 def _welded(vertices: Array, faces: Array) -> Array:
@@ -141,12 +157,16 @@ def _without_degenerate(vertices: Array, faces: Array, counts: dict[str, int]) -
     """Without faces that use a vertex twice: they leave no gap, unlike others without area."""
     distinct = uses_distinct(faces)
     if not (face_areas(vertices, faces) > 0).any():
-        raise SurfaceError(
-            f"none of the {len(faces)} faces of the surface has an area, so there is nothing to"
-            " texture; another picture or model may give a surface"
-        )
+        raise _no_area(len(faces))
     counts["degenerate_faces"] = int(len(faces) - distinct.sum())
     return faces if distinct.all() else faces[distinct]
+
+
+def _no_area(face_count: int) -> SurfaceError:
+    return SurfaceError(
+        f"none of the {face_count} faces of the surface has an area, so there is nothing to"
+        " texture; another picture or model may give a surface"
+    )
 
 
 def _without_floaters(
@@ -209,7 +229,18 @@ def _agreeing(faces: Array, edges: Edges, counts: dict[str, int]) -> tuple[Array
 def _outward(mesh: Separated, counts: dict[str, int]) -> Separated:
     """Every sheet turned outward, as far as its volume tells."""
     count, sheet = sheets(mesh.edges.paired(), len(mesh.faces))
-    flip = flips_to_face_outward(mesh.vertices, mesh.faces, sheet, count)
+    sides = judge_sides(mesh.vertices, mesh.faces, sheet, count, _open_sheets(mesh, sheet, count))
+    return _with_flipped(mesh, sides.is_inside_out[sheet], counts)
+
+
+def _open_sheets(mesh: Separated, sheet: Array, count: int) -> Array:
+    """(count,) bool: sheets with a border."""
+    is_open = np.zeros(count, bool)
+    is_open[sheet[mesh.edges.boundary() // 3]] = True
+    return is_open
+
+
+def _with_flipped(mesh: Separated, flip: Array, counts: dict[str, int]) -> Separated:
     counts["flipped_faces"] += int(flip.sum())
     faces, edges = flip_faces(mesh.faces, mesh.edges, flip)
     return replace(mesh, faces=faces, edges=edges)
@@ -228,21 +259,33 @@ def _without_slivers(mesh: Separated, counts: dict[str, int]) -> Separated:
     if faces is mesh.faces:
         return mesh
     counts["degenerate_faces"] += len(mesh.faces) - len(faces)
+    if not len(faces):
+        raise _no_area(len(mesh.faces))
     return separate(vertices, faces)
 
 
-def _without_hidden(
-    mesh: Separated, hidden_share: float, device: str | None, counts: dict[str, int]
+def _judged_by_view(
+    mesh: Separated,
+    drop_hidden: bool,
+    hidden_share: float,
+    device: str | None,
+    counts: dict[str, int],
 ) -> Separated:
     """Without parts that hardly any ray from outside reaches; thin open ones turned to be seen."""
     number, part = sheets(mesh.edges.paired(), len(mesh.faces))
-    if number == 1:
+    is_open = _open_sheets(mesh, part, number)
+    undecided = is_open
+    if is_open.any():
+        undecided = judge_sides(mesh.vertices, mesh.faces, part, number, is_open).is_undecided
+    if not (drop_hidden and number > 1) and not undecided.any():
         return mesh
     from onelook.asset.visibility import part_visibility
 
     seen = part_visibility(mesh.vertices, mesh.faces, part, number, device)
+    mostly_back = undecided & (seen.back > MOSTLY * seen.front)
+    mesh = _with_flipped(mesh, mostly_back[part], counts)
     stays = (seen.front >= hidden_share) | (seen.back >= hidden_share)
-    if stays.all() or not stays.any():
+    if not drop_hidden or stays.all() or not stays.any():
         return mesh
     counts["hidden_parts"] = int(number - stays.sum())
     faces = mesh.faces[stays[part]]

@@ -128,7 +128,8 @@ def planar_patch(points: Array, is_taken: Callable[[int, int], bool]) -> Patch |
     except QhullError:
         return None
     corners = every[faces]
-    turn = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    (ux, uy), (vx, vy) = (corners[:, 1] - corners[:, 0]).T, (corners[:, 2] - corners[:, 0]).T
+    turn = ux * vy - uy * vx
     faces = np.where((turn < 0)[:, None], faces[:, ::-1], faces)
     faces = faces[(turn != 0) & _is_inside(flat, corners.mean(1))]
     if not _has_border(faces, n, len(every)):

@@ -10,7 +10,7 @@ M faces, P pairs of half-edges on a common edge, S sheets (parts joined across p
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.sparse import coo_matrix
@@ -20,7 +20,7 @@ from onelook.asset.topology import Edges, components, face_crosses, lengths
 
 Array = np.ndarray
 
-THIN_VOLUME = 0.01  # of area ** 1.5 (a sphere has 0.094): below, the volume's sign means little
+THIN_VOLUME = 0.01  # of area ** 1.5 (a sphere has 0.094); an open sheet with less has no inside
 
 
 def agreeing(faces: Array, pairs: Array) -> Array:
@@ -129,15 +129,26 @@ def _two_colours(links: Array, part: Array, count: int) -> Array:
     return colour[:count]
 
 
-def flips_to_face_outward(vertices: Array, faces: Array, sheet: Array, count: int) -> Array:
-    """(M,) bool: faces of sheets that are inside out.
+@dataclass(frozen=True)
+class Sides:
+    """Which sheets show their inside, by the sign of their volume: (S,) bool each.
 
-    sheet (M,): the sheet of each face, 0 <= sheet < count; its faces agree already. The sign of the
-    volume decides, holes closed by cones to the sheet's centre. Nothing is said of sheets too thin
-    for that: they keep the direction they have.
+    is_inside_out: flip them. is_undecided: open sheets too thin for the sign to mean anything.
+    """
+
+    is_inside_out: Array
+    is_undecided: Array
+
+
+def judge_sides(vertices: Array, faces: Array, sheet: Array, count: int, is_open: Array) -> Sides:
+    """Tell from its volume whether each sheet faces outward.
+
+    sheet (M,): the sheet of each face, 0 <= sheet < count; its faces agree already. is_open
+    (count,): sheets with a border; their holes are closed by cones to the sheet's centre.
     """
     volume, area = sheet_volumes(vertices, faces, sheet, count)
-    return (volume < -THIN_VOLUME * area**1.5)[sheet]
+    least = np.where(is_open, THIN_VOLUME * area**1.5, 0.0)
+    return Sides(volume < -least, is_open & (np.abs(volume) <= least))
 
 
 def sheet_volumes(vertices: Array, faces: Array, sheet: Array, count: int) -> tuple[Array, Array]:
