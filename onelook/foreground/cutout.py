@@ -49,9 +49,9 @@ def cut_out(pixels: Array, rembg_model: str | None = None) -> Cutout:
     alpha = pixels[..., 3]
     refuse_empty(alpha)
     if (alpha < FAINT).mean() >= MIN_EMPTY:
-        top, bottom, left, right = _box(alpha >= FAINT)
-        window = np.s_[top : bottom + 1, left : right + 1]
-        return Cutout(_shrink(pixels[window], (bottom - top, right - left)), "alpha")
+        top, bottom, left, right = _box(alpha > 0)
+        window = pixels[top : bottom + 1, left : right + 1]
+        return Cutout(_shrink(window, window.shape[:2]), "alpha")
     rgb = np.ascontiguousarray(pixels[..., :3])
     network = network_mask(rgb, rembg_model)
     notes = [network.note] if network.note else []
@@ -130,7 +130,7 @@ def _refine(pixels: Array, mask: Array, reach: float) -> tuple[Array, bool]:
 
 def _shrink(image: Array, subject: tuple[int, int]) -> Array:
     """An RGBA image scaled down so that a subject of this height and width fits MAX_SUBJECT."""
-    factor = min(1.0, MAX_SUBJECT / (max(subject) + 1))
+    factor = min(1.0, MAX_SUBJECT / max(subject))
     return resize_rgba(image, factor) if factor < 1 else image
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from onelook.foreground.centre import centre, extend_colours, pad_to_square
@@ -37,14 +36,6 @@ def extract_foreground(
     method = "none" if pixels[..., 3].min() == 255 else "alpha"
     image = extend_colours(pad_to_square(_capped(pixels)))
     return Foreground(image, method)
-
-
-def encode_png(image: Array) -> bytes:
-    """(H, W, 4) uint8 sRGB straight alpha -> a PNG file."""
-    done, encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGBA2BGRA))
-    if not done:
-        raise ValueError(f"cannot encode an image of shape {image.shape}, {image.dtype}")
-    return encoded.tobytes()
 
 
 def _capped(image: Array) -> Array:

@@ -14,17 +14,18 @@ import numpy as np
 
 Array = np.ndarray
 
-INWARD = 2.0  # half of the band inside the mask, in pixels of the coarse mask
+BAND = 2.0  # least half width of the unknown band, in pixels of the coarse mask
 _EXPLAINED = 12.0  # a colour distance (0..255) that a mix may leave unexplained
 _APART = 24.0  # subject and background colours nearer than this say little about alpha
+_WHOLE = 700_000  # pixels; larger windows are filtered at half the resolution
 _FILTER_EPSILON = (4.0 / 255) ** 2  # variance below which the guided filter just averages
 
 
-def soft_alpha(rgb: Array, mask: Array, outward: float) -> Array:
+def soft_alpha(rgb: Array, mask: Array, reach: float) -> Array:
     """rgb (H, W, 3) uint8, mask (h, w) float32 0..1, coarser or equal -> alpha (H, W) float32.
 
-    outward: how far beyond the mask the subject may reach (hair, blur), as a fraction of the
-    longer side.
+    reach: how far from the mask's outline soft parts (hair, blur) may lie, on both sides, as a
+    fraction of the longer side.
     """
     height, width = rgb.shape[:2]
     scale = max(1.0, max(height, width) / max(mask.shape))
@@ -33,7 +34,8 @@ def soft_alpha(rgb: Array, mask: Array, outward: float) -> Array:
     inside = prior > 0.5
     if inside.all() or not inside.any():
         return inside.astype(np.float32)
-    front, back = _sure(inside, INWARD * scale + 1, max(2 * scale + 1, outward * max(rgb.shape)))
+    band = max(BAND * scale + 1, reach * max(height, width))
+    front, back = _sure(inside, band)
     front, back = front & (prior > 0.95), back & (prior < 0.05)
     unknown = ~(front | back)
     alpha, confidence = front.astype(np.float32), np.ones((height, width), np.float32)
@@ -45,14 +47,13 @@ def soft_alpha(rgb: Array, mask: Array, outward: float) -> Array:
     return np.clip((alpha - 0.06) / 0.88, 0, 1)
 
 
-def _sure(inside: Array, inward: float, outward: float) -> tuple[Array, Array]:
+def _sure(inside: Array, band: float) -> tuple[Array, Array]:
     """Pixels that are surely subject, surely background; thin parts keep their middle line."""
     depth = cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, 5)
-    reach = 2 * int(inward) + 1
-    thick = cv2.dilate(depth, np.ones((reach, reach), np.uint8))
-    front = depth > np.minimum(inward, np.maximum(0.6 * thick, 0.9))
+    around = np.ones((2 * int(band) + 1, 2 * int(band) + 1), np.uint8)
+    middle = np.maximum(0.6 * cv2.dilate(depth, around), 0.9)
     beyond = cv2.distanceTransform((~inside).astype(np.uint8), cv2.DIST_L2, 5)
-    return front & inside, beyond > outward
+    return depth > np.minimum(band, middle), beyond > band
 
 
 def _nearest(known: Array) -> Array:
@@ -75,23 +76,25 @@ def _explain(rgb: Array, front: Array, back: Array, unknown: Array) -> tuple[Arr
     fronts = _candidates(rgb, front, rows, columns, step)
     backs = _candidates(rgb, back, rows, columns, 2 * step)
     best = np.full(len(rows), np.inf, np.float32)
-    alpha = np.zeros(len(rows), np.float32)
-    trust = np.zeros(len(rows), np.float32)
-    for f in fronts:
-        for b in backs:
+    alpha, missed, length = np.zeros_like(best), np.zeros_like(best), np.zeros_like(best)
+    for b in backs:
+        offset = colour - b
+        distance = _dot(offset, offset)
+        for f in fronts:
             across = f - b
-            length = np.einsum("nc,nc->n", across, across)
-            a = np.einsum("nc,nc->n", colour - b, across) / np.maximum(length, 1.0)
-            a = np.clip(a, 0, 1)
-            rest = colour - b - a[:, None] * across
-            missed = np.einsum("nc,nc->n", rest, rest)
-            cost = (missed + 20.0) / (length + 400.0)
+            apart, along = _dot(across, across), _dot(offset, across)
+            a = np.clip(along / np.maximum(apart, 1.0), 0, 1)
+            rest = np.maximum(distance + a * (a * apart - 2 * along), 0)
+            cost = (rest + 20.0) / (apart + 400.0)  # a pair far apart may miss by more
             better = cost < best
-            best = np.where(better, cost, best)
-            alpha = np.where(better, a, alpha)
-            good = np.exp(-missed / (2 * _EXPLAINED**2)) * length / (length + _APART**2)
-            trust = np.where(better, good, trust)
+            for kept, new in ((best, cost), (alpha, a), (missed, rest), (length, apart)):
+                np.copyto(kept, new, where=better)
+    trust = np.exp(-missed / (2 * _EXPLAINED**2)) * length / (length + _APART**2)
     return alpha, trust
+
+
+def _dot(one: Array, other: Array) -> Array:
+    return np.einsum("nc,nc->n", one, other)
 
 
 def _candidates(rgb: Array, known: Array, rows: Array, columns: Array, step: int) -> list[Array]:
@@ -113,14 +116,32 @@ def _guided(rgb: Array, target: Array, weight: Array, radius: int) -> Array:
     """The target made linear in the picture's colour, window by window, by weighted least squares.
 
     rgb (H, W, 3) uint8, target and weight (H, W) float32 -> (H, W) float32. Source: He, Sun, Tang,
-    Guided Image Filtering, 2010, section 3.4, with a weight for each pixel.
+    Guided Image Filtering, 2010, section 3.4, with a weight for each pixel; large pictures take
+    the coefficients from half the resolution, as in He and Sun, Fast Guided Filter, 2015.
     """
+    guide = rgb.astype(np.float32) / 255
+    height, width = target.shape
+    if height * width <= _WHOLE:
+        slope, offset = _guided_coefficients(guide, target, weight, radius)
+    else:
+        size = ((width + 1) // 2, (height + 1) // 2)
+        small = [cv2.resize(x, size, interpolation=cv2.INTER_AREA) for x in (guide, target, weight)]
+        found = _guided_coefficients(*small, max(1, radius // 2))
+        slope, offset = (
+            cv2.resize(x, (width, height), interpolation=cv2.INTER_LINEAR) for x in found
+        )
+    return (slope * guide).sum(axis=2) + offset
+
+
+def _guided_coefficients(
+    guide: Array, target: Array, weight: Array, radius: int
+) -> tuple[Array, Array]:
+    """guide (H, W, 3) -> slope (H, W, 3) and offset (H, W), averaged over windows."""
     size = (2 * radius + 1, 2 * radius + 1)
 
     def mean(values: Array) -> Array:
         return cv2.blur(values, size)
 
-    guide = rgb.astype(np.float32) / 255
     total = mean(weight)
     g = mean(guide * weight[..., None]) / total[..., None]
     t = mean(target * weight) / total
@@ -142,6 +163,6 @@ def _guided(rgb: Array, target: Array, weight: Array, radius: int) -> Array:
             (m2 * x + m4 * y + m5 * z) * inverse,
         ]
     )
-    offset = t - np.einsum("hwc,hwc->hw", slope, g)
+    offset = t - (slope * g).sum(axis=2)
     slope = mean(slope * weight[..., None]) / total[..., None]
-    return np.einsum("hwc,hwc->hw", slope, guide) + mean(offset * weight) / total
+    return slope, mean(offset * weight) / total

@@ -12,12 +12,17 @@ from onelook.render.video import write_atomically
 Array = np.ndarray
 
 
+def encode_png(image: Array) -> bytes:
+    """image (H, W, 4) uint8, sRGB with straight alpha -> a PNG file's bytes."""
+    bgra = cv2.cvtColor(image, cv2.COLOR_RGBA2BGRA)
+    written, encoded = cv2.imencode(".png", bgra, [cv2.IMWRITE_PNG_COMPRESSION, 3])
+    assert written
+    return encoded.tobytes()
+
+
 def write_png(image: Array, path: Path) -> None:
     """image (H, W, 4) uint8, sRGB with straight alpha -> a PNG file, whole or not at all.
 
     Raises OutputError when the file cannot be written.
     """
-    bgra = cv2.cvtColor(image, cv2.COLOR_RGBA2BGRA)
-    written, encoded = cv2.imencode(".png", bgra, [cv2.IMWRITE_PNG_COMPRESSION, 3])
-    assert written
-    write_atomically(path, encoded.tobytes())
+    write_atomically(path, encode_png(image))
