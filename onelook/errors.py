@@ -35,3 +35,7 @@ class WeightsError(OnelookError):
 
 class DeviceMemoryError(OnelookError):
     """The GPU has too little memory for a model, however little of it is kept there at a time."""
+
+
+class GenerationError(OnelookError):
+    """What a network made cannot be used: empty, not finite or too large; another seed may do."""

@@ -9,16 +9,19 @@ B pictures, H and W pixels, P patches, C channels.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
 from onelook.errors import WeightsError
+from onelook.nn.condition import Condition
 from onelook.weights.layouts import folder_weights, read_json
 from onelook.weights.opening import fill_model, read_tensors
+from trellis_backend.preparation import encoder_pixels, frame_subject
 
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet, which the network was trained with
 STD = (0.229, 0.224, 0.225)
@@ -42,6 +45,26 @@ _OF_HUB = (
     (r"\.attention\.attention\.value\.", ".attention.v_proj."),
     (r"\.attention\.output\.dense\.", ".attention.o_proj."),
 )
+
+
+class PictureEncoder:
+    """Makes the condition of pictures; unconditional is a condition of zeros."""
+
+    blocks = ("encoder.layer",)
+
+    def __init__(self, network: nn.Module):
+        """network: see `open_dino`."""
+        self.network = network
+        self.width = network.config.hidden_size
+
+    def encode(self, subjects: Sequence[Image.Image], device: torch.device) -> Tensor:
+        """n cut-outs (RGBA), which are framed, or framed pictures (RGB) -> (n, L, C)."""
+        framed = [frame_subject(one) if one.mode == "RGBA" else one for one in subjects]
+        return encode_pictures(self.network, torch.from_numpy(encoder_pixels(framed)).to(device))
+
+    def unconditional(self, tokens: Tensor) -> Condition:
+        """tokens (n, L, C) -> the condition that guidance leads away from."""
+        return Condition.zero(tokens)
 
 
 def encode_pictures(encoder: nn.Module, pixels: Tensor) -> Tensor:

@@ -65,6 +65,7 @@ class SparseStructureDecoder(nn.Module):
 
     def __init__(self, config: StructureDecoderConfig):
         super().__init__()
+        self.config = config
         first, *_, last = config.channels
         self.input_layer = nn.Conv3d(config.latent_channels, first, 3, padding=1)
         self.middle_block = nn.Sequential(
@@ -87,6 +88,7 @@ class SparseStructureEncoder(nn.Module):
 
     def __init__(self, config: StructureEncoderConfig):
         super().__init__()
+        self.config = config
         first, *_, last = config.channels
         self.input_layer = nn.Conv3d(config.in_channels, first, 3, padding=1)
         self.blocks = _stages(config.channels, config.num_res_blocks, DownsampleBlock3d)
