@@ -1,8 +1,8 @@
 """Cut a mesh into charts that lie flat: triangles in the plane, one unit per unit of the surface.
 
-Parts of the mesh are laid flat all at once; one that comes out flipped, overlapping itself or badly
-stretched is halved, and its halves are tried again. A single triangle always lies flat, so this
-ends for any mesh.
+Parts of the mesh are laid flat all at once. Where one comes out flipped, overlapping itself or
+badly stretched, the bad spot is cut out, or if there are many the part is halved, and the pieces
+are tried again. A single triangle always lies flat, so this ends for any mesh.
 
 N vertices, M faces, K chart vertices, C charts.
 """
@@ -13,14 +13,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onelook.asset.crossings import charts_crossing_themselves
+from onelook.asset.crossings import overlapping_faces
 from onelook.asset.flatten import CutMesh, cut, flatten
-from onelook.asset.parts import face_graph, find_parts, halve_parts
+from onelook.asset.parts import face_graph, find_parts, recut_parts, renumber
 
 Array = np.ndarray
 LARGEST_PART, SMALLEST_PART = 8000, 100  # faces; larger parts take longer to relax
 PARTS_WANTED = 24  # where that makes parts of a size between the two
 MAX_STRETCH = 1.1  # of a chart, root mean square (L2) over its area; 1 is none
+MAX_SMALL_STRETCH, _SMALL_SHARE = 2.0, 1e-3  # of charts with so small a share of the area
+_WORST_STRETCH = 2.0  # of a face in a chart that is stretched too far
 _SPECK = 1e-7  # of a chart's area: faces under it may flip, since rounding decides
 _ANGLES = np.arange(32) * (np.pi / 64)
 
@@ -48,18 +50,31 @@ def make_charts(vertices: Array, faces: Array) -> Charts:
     part_faces = int(np.clip(len(faces) // PARTS_WANTED, SMALLEST_PART, LARGEST_PART))
     graph = face_graph(vertices, faces, part_faces)
     label = find_parts(graph, part_faces)
-    pending = np.arange(len(faces))
+    todo = [(np.arange(len(faces)), label, None)]
     pieces = []
-    while True:
+    while todo:
+        pending, label, known = todo.pop()
         mesh = cut(faces[pending], label)
-        points = flatten(vertices, mesh)
-        sound, points = _sound_charts(vertices, mesh, points)
+        flat = flatten(vertices, mesh) if known is None else _carry_over(mesh, known)
+        bad, sound, points = _judge(vertices, mesh, flat)
         pieces.append(_Piece.of(mesh, points, sound, pending))
         failed = ~sound[mesh.chart_of_face]
-        if not failed.any():
-            return _join(pieces, len(faces))
-        pending = pending[mesh.order[failed]]
-        label = halve_parts(graph, pending, mesh.chart_of_face[failed])
+        if failed.any():
+            pending, corners = pending[mesh.order[failed]], flat[mesh.faces[failed]]
+            spots = bad[failed] & (known is None)  # cut out once; if that did not help, halve
+            label, rest = recut_parts(graph, pending, mesh.chart_of_face[failed], spots)
+            if rest.any():  # lies flat already
+                todo.append((pending[rest], renumber(label[rest]), corners[rest]))
+            if not rest.all():
+                todo.append((pending[~rest], renumber(label[~rest]), None))
+    return _join(pieces, len(faces))
+
+
+def _carry_over(mesh: CutMesh, corners: Array) -> Array:
+    """Flat corners (F, 3, 2) of the faces that were cut -> flat vertices (K, 2)."""
+    flat = np.empty((len(mesh.vertices_index), 2), np.float32)
+    flat[mesh.faces] = corners[mesh.order]
+    return flat
 
 
 @dataclass(frozen=True)
@@ -88,37 +103,46 @@ class _Piece:
         )
 
 
-def _sound_charts(vertices: Array, mesh: CutMesh, flat: Array) -> tuple[Array, Array]:
-    """Which charts (C,) bool are usable, and the points (K, 2) scaled to the charts' true areas."""
+def _judge(vertices: Array, mesh: CutMesh, flat: Array) -> tuple[Array, Array, Array]:
+    """Bad faces (M,), sound charts (C,), and points (K, 2) scaled to the charts' true areas."""
     chart, count = mesh.chart_of_face, len(mesh.face_starts) - 1
+    area, flat_area, squared = _areas_and_stretch(vertices, mesh, flat)
+    total, flat_total = np.bincount(chart, area, count), np.bincount(chart, flat_area, count)
+    has_area = (total > 0) & (flat_total > 0)
+    ratio = np.where(has_area, total, 1) / np.where(has_area, flat_total, 1)
+    is_speck = area <= _SPECK * total[chart]
+    squared = np.where(is_speck, 1, squared / ratio[chart])
+
+    bad = overlapping_faces(mesh, flat) | ((flat_area <= 0) & ~is_speck)
+    mean_squared = np.bincount(chart, squared * area, count) / np.where(has_area, total, 1)
+    limit = np.where(total < _SMALL_SHARE * total.sum(), MAX_SMALL_STRETCH, MAX_STRETCH) ** 2
+    stretched = has_area & (mean_squared > limit)
+    sound = (np.bincount(chart, bad, count) == 0) & ~stretched
+    sound |= np.diff(mesh.face_starts) == 1
+    bad |= stretched[chart] & (squared > _WORST_STRETCH**2)
+    factor = np.where(has_area, np.sqrt(np.clip(ratio, 0.25, 4)), 0)
+    return bad, sound, flat * factor[mesh.chart_of_vertex][:, None]
+
+
+def _areas_and_stretch(vertices: Array, mesh: CutMesh, flat: Array) -> tuple[Array, Array, Array]:
+    """Of each face (M,): area, signed flat area, and squared L2 stretch, infinite where flipped.
+
+    L2 stretch is half the squared norm of the map from the plane to the surface (Sander et al.,
+    "Texture Mapping Progressive Meshes", SIGGRAPH 2001, section 3).
+    """
     corners = vertices[mesh.vertices_index].astype(np.float64)[mesh.faces]
     side_1, side_2 = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     e, f, g = (
         np.einsum("mk,mk->m", p, q)
         for p, q in ((side_1, side_1), (side_1, side_2), (side_2, side_2))
     )
-    area = np.sqrt(np.maximum(e * g - f * f, 0)) / 2
-    total = np.bincount(chart, area, count)
-
     image = flat.astype(np.float64)[mesh.faces]
     (a, b), (c, d) = (image[:, 1] - image[:, 0]).T, (image[:, 2] - image[:, 0]).T
     flat_area = (a * d - b * c) / 2
-    flat_total = np.bincount(chart, flat_area, count)
-    is_speck = area <= _SPECK * total[chart]
-    flipped = np.bincount(chart, (flat_area <= 0) & ~is_speck, count) > 0
-
-    # L2 stretch of Sander et al. 2001: half the squared norm of the map from the plane to the face
     squared = (e * (c * c + d * d) - 2 * f * (a * c + b * d) + g * (a * a + b * b)) / 2
-    usable = ~is_speck & (flat_area > 0)
-    squared = np.where(usable, squared / np.where(usable, 4 * flat_area**2, 1), 1)
-    has_area = (total > 0) & (flat_total > 0)
-    ratio = np.where(has_area, total, 1) / np.where(has_area, flat_total, 1)
-    stretch = np.bincount(chart, squared * area, count) / np.where(has_area, total, 1) / ratio
-    sound = ~flipped & (~has_area | (stretch < MAX_STRETCH**2))
-    sound &= ~charts_crossing_themselves(mesh, flat)
-    sound |= np.diff(mesh.face_starts) == 1
-    factor = np.where(has_area, np.sqrt(np.clip(ratio, 0.25, 4)), 0)
-    return sound, flat * factor[mesh.chart_of_vertex][:, None]
+    positive = flat_area > 0
+    squared = np.where(positive, squared / np.where(positive, 4 * flat_area**2, 1), np.inf)
+    return np.sqrt(np.maximum(e * g - f * f, 0)) / 2, flat_area, squared
 
 
 def _join(pieces: list[_Piece], face_count: int) -> Charts:

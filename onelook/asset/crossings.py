@@ -1,8 +1,8 @@
-"""Find charts whose border crosses itself, or where faces lie on the same side of an edge.
+"""Find where charts overlap themselves: a border that crosses, faces on one side of an edge.
 
-With no face flipped, those are the ways in which a chart can overlap itself.
+With no face flipped, there is no other way.
 
-K chart vertices, B border edges, C charts.
+K chart vertices, M faces, B border edges.
 """
 
 from __future__ import annotations
@@ -17,27 +17,28 @@ from onelook.kernels import launch
 Array = np.ndarray
 
 
-def charts_crossing_themselves(mesh: CutMesh, flat: Array) -> Array:
-    """Which charts may overlap themselves although no face is flipped: flat (K, 2) -> (C,) bool."""
+def overlapping_faces(mesh: CutMesh, flat: Array) -> Array:
+    """Faces at which a chart overlaps itself, if none is flipped: flat (K, 2) -> (M,) bool."""
     found = find_edges(mesh.faces)
     pairs = found.paired()
     tails = mesh.faces.ravel()[pairs]
-    same_side = np.append(pairs[tails[:, 0] == tails[:, 1], 0], found.crowded())
-    half = found.boundary()  # ascending, so chart after chart
-    chart = mesh.chart_of_face[half // 3]
-    edges = np.stack([mesh.faces.ravel()[half], half_edge_heads(mesh.faces)[half]], axis=1)
-    count = len(mesh.face_starts) - 1
-    last = np.cumsum(np.bincount(chart, minlength=count))[chart]
-    crosses = wp.zeros(len(half), dtype=wp.int32, device="cpu")
+    same_side = pairs[tails[:, 0] == tails[:, 1]]
+    border = found.boundary()  # ascending, so chart after chart
+    chart = mesh.chart_of_face[border // 3]
+    edges = np.stack([mesh.faces.ravel()[border], half_edge_heads(mesh.faces)[border]], axis=1)
+    last = np.cumsum(np.bincount(chart, minlength=len(mesh.face_starts) - 1))
+    bounds = np.stack([last - np.diff(last, prepend=0), last], axis=1)[chart]
+    crosses = wp.zeros(len(border), dtype=wp.int32, device="cpu")
     inputs = [
         wp.array(edges.astype(np.int32), dtype=wp.int32, device="cpu"),
-        wp.array(last.astype(np.int32), dtype=wp.int32, device="cpu"),
+        wp.array(bounds.astype(np.int32), dtype=wp.int32, device="cpu"),
         wp.array(flat.astype(np.float64), dtype=wp.vec2d, device="cpu"),
         crosses,
     ]
-    launch(_cross_later_edges, len(half), inputs, "cpu")
-    result = np.bincount(chart, crosses.numpy(), count) > 0
-    result[mesh.chart_of_face[same_side // 3]] = True
+    launch(_cross_edges, len(border), inputs, "cpu")
+    result = np.zeros(len(mesh.faces), bool)
+    for half in (border[crosses.numpy() > 0], same_side, found.crowded()):
+        result[half // 3] = True
     return result
 
 
@@ -47,10 +48,10 @@ def _side(a: wp.vec2d, b: wp.vec2d, c: wp.vec2d) -> wp.float64:
 
 
 @wp.kernel
-def _cross_later_edges(
+def _cross_edges(
     first: int,
     edges: wp.array(dtype=wp.int32, ndim=2),
-    last: wp.array(dtype=wp.int32),
+    bounds: wp.array(dtype=wp.int32, ndim=2),
     flat: wp.array(dtype=wp.vec2d),
     crosses: wp.array(dtype=wp.int32),
 ):
@@ -62,7 +63,7 @@ def _cross_later_edges(
     low = wp.min(a, b)
     high = wp.max(a, b)
     zero = wp.float64(0.0)
-    for other in range(e + 1, last[e]):
+    for other in range(bounds[e, 0], bounds[e, 1]):
         k = edges[other, 0]
         m = edges[other, 1]
         c = flat[k]

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import warp as wp
 
+_ROWS_PER_STRIDE = wp.constant(24)  # of a chart: large ones are tried at fewer rows, then settled
+
 
 @wp.func
 def _draw(
@@ -104,7 +106,7 @@ def _list_runs(
 def _first_column(
     t: int, y: int, columns: int, side: int, first: int, count: int,
     runs: wp.array(dtype=wp.vec3i, ndim=2),
-    next_taken: wp.array(dtype=wp.int32, ndim=2), next_free: wp.array(dtype=wp.int32, ndim=2),
+    next_taken: wp.array(dtype=wp.int16, ndim=2), next_free: wp.array(dtype=wp.int16, ndim=2),
 ):  # fmt: skip
     """The leftmost column where runs fit at row y, -1 where they do not."""
     x = wp.int32(0)
@@ -113,9 +115,9 @@ def _first_column(
     while x + columns <= side and passed < count:
         run = runs[t, first + i]
         row = (y + run[0]) * (side + 1)
-        taken = next_taken[t, row + x + run[1]]
+        taken = int(next_taken[t, row + x + run[1]])
         if taken < x + run[2]:
-            x = next_free[t, row + taken] - run[1]
+            x = int(next_free[t, row + taken]) - run[1]
             passed = 0
         else:
             passed += 1
@@ -131,13 +133,13 @@ def _first_column(
 def _occupy(
     t: int, x: int, y: int, side: int, first: int, count: int,
     runs: wp.array(dtype=wp.vec3i, ndim=2),
-    next_taken: wp.array(dtype=wp.int32, ndim=2), next_free: wp.array(dtype=wp.int32, ndim=2),
+    next_taken: wp.array(dtype=wp.int16, ndim=2), next_free: wp.array(dtype=wp.int16, ndim=2),
 ):  # fmt: skip
     for i in range(count):
         run = runs[t, first + i]
         row = (y + run[0]) * (side + 1)
         for column in range(x + run[1], x + run[2]):
-            next_taken[t, row + column] = column
+            next_taken[t, row + column] = wp.int16(column)
         last = wp.bool(i == count - 1)
         if not last:
             last = runs[t, first + i + 1][0] != run[0]
@@ -147,14 +149,14 @@ def _occupy(
             for j in range(x + run[2]):
                 column = x + run[2] - 1 - j
                 if j == 0:
-                    taken = next_taken[t, row + x + run[2]]
-                    free = next_free[t, row + x + run[2]]
-                if next_taken[t, row + column] == column:
+                    taken = int(next_taken[t, row + x + run[2]])
+                    free = int(next_free[t, row + x + run[2]])
+                if int(next_taken[t, row + column]) == column:
                     taken = column
                 else:
                     free = column
-                next_taken[t, row + column] = taken
-                next_free[t, row + column] = free
+                next_taken[t, row + column] = wp.int16(taken)
+                next_free[t, row + column] = wp.int16(free)
 
 
 @wp.kernel
@@ -168,8 +170,8 @@ def pack_at_scale(
     scales: wp.array(dtype=wp.float32),
     gap: int,
     side: int,
-    next_taken: wp.array(dtype=wp.int32, ndim=2),
-    next_free: wp.array(dtype=wp.int32, ndim=2),
+    next_taken: wp.array(dtype=wp.int16, ndim=2),
+    next_free: wp.array(dtype=wp.int16, ndim=2),
     bitmap: wp.array(dtype=wp.uint8, ndim=2),
     runs: wp.array(dtype=wp.vec3i, ndim=2),
     places: wp.array(dtype=wp.int32, ndim=2),
@@ -179,8 +181,8 @@ def pack_at_scale(
     box = bitmap.shape[1] / 2
     for row in range(side):
         for column in range(side + 1):
-            next_taken[t, row * (side + 1) + column] = side
-            next_free[t, row * (side + 1) + column] = column
+            next_taken[t, row * (side + 1) + column] = wp.int16(side)
+            next_free[t, row * (side + 1) + column] = wp.int16(column)
     lowest = wp.int32(0)  # rows above it are full
     for rank in range(count):
         c = order[rank]
@@ -201,7 +203,8 @@ def pack_at_scale(
             if columns <= side and lowest + rows < best_bottom:
                 run_count = _list_runs(t, turns, w, h, gap, box, bitmap, runs, turns * box)
                 y = lowest
-                while y + rows < best_bottom:
+                stride = 1 + rows / _ROWS_PER_STRIDE
+                while y + rows < best_bottom and y >= lowest:
                     x = _first_column(
                         t, y, columns, side, turns * box, run_count, runs, next_taken, next_free
                     )
@@ -211,12 +214,15 @@ def pack_at_scale(
                         best_y = y
                         best_turns = turns
                         best_runs = run_count
-                    y += 1
+                        stride = -1  # and up again, to the end of what was skipped
+                    elif stride < 0:
+                        y = side
+                    y += stride
         if best_turns < 0:
             fits[t] = 0
             return
         _occupy(t, best_x, best_y, side, best_turns * box, best_runs, runs, next_taken, next_free)
-        while lowest < side - 1 and next_free[t, lowest * (side + 1)] >= side:
+        while lowest < side - 1 and int(next_free[t, lowest * (side + 1)]) >= side:
             lowest += 1
         places[t, 3 * c] = best_x
         places[t, 3 * c + 1] = best_y

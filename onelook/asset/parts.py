@@ -5,6 +5,7 @@ M faces.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,8 @@ _SETTLING_ROUNDS, _CENTRING_ROUNDS = 40, 5
 _BORDER_COST = 0.04  # of an edge between parts, against squared distance in features
 _STRAIGHTENING_ROUNDS = 6
 _SMALL = 20  # pieces under a twentieth of a full part join a neighbour
+_SPOT_RINGS, _MOST_SPOTS = 6, 0.25  # rings of faces around a bad one; their share of a part
+_SPOT_FACES = 200  # smaller parts are halved, for their spots are spikes that must be opened
 _Feature = wp.types.vector(length=6, dtype=wp.float32)
 
 
@@ -30,11 +33,13 @@ class FaceGraph:
     """What cutting looks at.
 
     links (L, 2): pairs of faces that share an edge, alone and wound the same way round; each once.
-    features (M, 6) float32: centres, and normals of the smoothed surface, in comparable units.
+    features (M, 6) float32: centres, and normals of the smoothed surface, in comparable units;
+    normals (M, 3) float32: of the surface as it is.
     """
 
     links: Array
     features: Array
+    normals: Array
 
 
 def face_graph(vertices: Array, faces: Array, part_faces: int) -> FaceGraph:
@@ -45,8 +50,9 @@ def face_graph(vertices: Array, faces: Array, part_faces: int) -> FaceGraph:
     width = (float(face_areas(vertices, faces).mean(dtype=np.float64)) * part_faces) ** 0.5
     features = np.empty((len(faces), 6), np.float32)
     features[:, :3] = vertices[faces].mean(axis=1) / (width or 1.0)
-    features[:, 3:] = NORMAL_WEIGHT * _smooth_normals(vertices, faces, links)
-    return FaceGraph(links, features)
+    crosses = face_crosses(vertices, faces)
+    features[:, 3:] = NORMAL_WEIGHT * _smooth_normals(crosses, links)
+    return FaceGraph(links, features, _unit(crosses))
 
 
 def find_parts(graph: FaceGraph, part_faces: int) -> Array:
@@ -62,24 +68,57 @@ def find_parts(graph: FaceGraph, part_faces: int) -> Array:
     return _tidy(label, graph.links, np.full(len(label), part_faces // _SMALL))
 
 
-def halve_parts(graph: FaceGraph, faces: Array, part: Array) -> Array:
-    """Halve each of some parts: faces (F,) and their part (F,), ascending -> new part (F,), 0..C-1.
+def recut_parts(graph: FaceGraph, faces: Array, part: Array, bad: Array) -> tuple[Array, Array]:
+    """Cut each of some parts: faces (F,), their part (F,) ascending, bad (F,) bool.
 
-    Every part comes back in two or more connected pieces.
+    Where few of a part's faces are bad, they and the faces around them become parts of their own;
+    else the part is halved. Returns the new part (F,), 0..C-1, every old one cut into two or more
+    connected pieces, and rest (F,) bool: what bad spots were cut out of.
     """
-    label = 2 * part.astype(np.int64)
-    starts = np.flatnonzero(np.diff(part, prepend=-1))
-    for first, last in zip(starts, np.append(starts[1:], len(part)), strict=True):
-        label[first:last] += _halve(graph.features[faces[first:last]])
     place = np.full(len(graph.features), -1)
     place[faces] = np.arange(len(faces))
     links = place[graph.links]
     links = links[(links >= 0).all(axis=1)]
     links = links[part[links[:, 0]] == part[links[:, 1]]]
-    sizes = np.bincount(part)
-    tidied = _tidy(label, links, (sizes // _SMALL)[part])
-    whole = np.bincount(tidied)[tidied] == sizes[part]  # tidying undid the cut
-    return connected_parts(np.where(whole, label, tidied + 2 * len(sizes)), links)
+    sizes = np.maximum(np.bincount(part), 1)
+    spots = _grown(bad, links)
+    share = (np.bincount(part, spots) / sizes)[part]
+    has_spots = (share > 0) & (share < _MOST_SPOTS) & (sizes[part] > _SPOT_FACES)
+    halves = _halve_each(graph, faces, part, has_spots)
+    tidied = _tidy(halves, links, np.where(has_spots, 0, sizes[part] // _SMALL))
+    undone = np.bincount(tidied)[tidied] == sizes[part]  # tidying gave all back to one half
+    label = np.where(undone | has_spots, halves, tidied + 2 * len(sizes))
+    label = np.where(has_spots, 2 * part + spots, label)
+    return connected_parts(label, links), has_spots & ~spots
+
+
+def _grown(faces: Array, links: Array) -> Array:
+    """Some faces and those within a few steps of them: (F,) bool."""
+    for _ in range(_SPOT_RINGS):
+        wider = faces.copy()
+        for a, b in ((0, 1), (1, 0)):
+            wider[links[faces[links[:, a]], b]] = True
+        faces = wider
+    return faces
+
+
+def _halve_each(graph: FaceGraph, faces: Array, part: Array, skip: Array) -> Array:
+    """Twice the part of each face (F,), plus one in the upper half of its part.
+
+    Small parts are cut by their own normals rather than the smoothed ones, which opens spikes
+    lengthwise.
+    """
+    label = 2 * part.astype(np.int64)
+    starts = np.flatnonzero(np.diff(part, prepend=-1))
+    for first, last in zip(starts, np.append(starts[1:], len(part)), strict=True):
+        if not skip[first]:
+            inside = faces[first:last]
+            features = graph.features[inside]
+            if len(inside) <= _SPOT_FACES:
+                features[:, :3] /= max(float(np.ptp(features[:, :3], axis=0).max()), 1e-9)
+                features[:, 3:] = graph.normals[inside]
+            label[first:last] += _halve(features)
+    return label
 
 
 def _tidy(label: Array, links: Array, least: Array) -> Array:
@@ -94,6 +133,11 @@ def connected_parts(label: Array, links: Array) -> Array:
     """Tell apart the pieces of a label that no link joins: (M,) -> (M,), 0..C-1."""
     inside = links[label[links[:, 0]] == label[links[:, 1]]]
     return components(inside, len(label))[1].astype(np.int64)
+
+
+def renumber(label: Array) -> Array:
+    """The same labels as 0..C-1, in the same order."""
+    return np.unique(label, return_inverse=True)[1].reshape(-1)
 
 
 def _halve(features: Array) -> Array:
@@ -198,18 +242,22 @@ def _neighbours(links: Array, count: int) -> Array:
     return result
 
 
-def _smooth_normals(vertices: Array, faces: Array, links: Array) -> Array:
-    """Unit normals after averaging with the neighbours a number of times: (M, 3) float32."""
-    neighbours = wp.array(_neighbours(links, len(faces)), dtype=wp.int32, device="cpu")
-    crosses = face_crosses(vertices, faces)
+def _unit(directions: Array) -> Array:
+    """(M, 3) at unit length, zero where they have none."""
+    lengths = np.linalg.norm(directions, axis=1, keepdims=True)
+    return directions / np.where(lengths > 0, lengths, 1)
+
+
+def _smooth_normals(crosses: Array, links: Array) -> Array:
+    """Unit normals after averaging with the neighbours a number of times: (M, 3) -> (M, 3)."""
+    neighbours = wp.array(_neighbours(links, len(crosses)), dtype=wp.int32, device="cpu")
     crosses = crosses / (np.sqrt(np.square(crosses).sum(axis=1).mean()) or 1.0)
     now = wp.array(crosses, dtype=wp.vec3, device="cpu")
     after = wp.empty_like(now)
-    for _ in range(_SMOOTHING_ROUNDS):
-        launch(_average, len(faces), [neighbours, now, after], "cpu")
+    for _ in range(min(_SMOOTHING_ROUNDS, math.isqrt(len(crosses)))):
+        launch(_average, len(crosses), [neighbours, now, after], "cpu")
         now, after = after, now
-    smooth = now.numpy()
-    return smooth / np.maximum(np.linalg.norm(smooth, axis=1, keepdims=True), 1e-20)
+    return _unit(now.numpy())
 
 
 @wp.kernel

@@ -22,7 +22,7 @@ MESHES = {
     "knot": (trefoil(240, 40), 512),
     "smooth knot": (trefoil(240, 40, roughness=0.0), 512),
     "sphere": (sphere(24), 256),
-    "cube": (cube(), 128),
+    "cube": (cube(), 256),
     "open sheet": (grid_sheet(40), 256),
     "two parts": (joined(sphere(12), moved(cube(), 0.3, (1, 0, 0))), 256),
 }
