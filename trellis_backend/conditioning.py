@@ -50,6 +50,7 @@ _OF_HUB = (
 class PictureEncoder:
     """Makes the condition of pictures; unconditional is a condition of zeros."""
 
+    subject, subject_name = Image.Image, "pictures"
     blocks = ("encoder.layer",)
 
     def __init__(self, network: nn.Module):

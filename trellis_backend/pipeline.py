@@ -5,7 +5,7 @@
 
 Object space is TRELLIS's own: [-0.5, 0.5]^3, z up.
 
-S samples, n subjects (pictures of one object), R resolution, N voxels of all samples, C channels.
+n subjects (pictures of one object, or prompts), R resolution, N voxels, L tokens, C channels.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ from trellis_backend.sampler import (
     structure_velocities,
     take_turns,
 )
-from trellis_backend.settings import ROLES, Settings, read_settings, require_match
+from trellis_backend.settings import ROLES, TEXT, Settings, read_settings, require_match
 from trellis_backend.structure_vae import occupied
+from trellis_backend.text_conditioning import open_clip
 
 FORMATS = ("mesh", "gaussian", "radiance_field")
 # Twice what a training example ever had (32,768); beyond, attention alone would take minutes.
@@ -52,8 +53,11 @@ MOST_VOXELS = 65_536
 
 
 class Encoder(Protocol):
-    """What makes the condition: its network, the blocks that may be streamed, the tokens' width."""
+    """What makes the condition: of which kind of subject, its network, which of its blocks may be
+    streamed, the tokens' width."""
 
+    subject: type
+    subject_name: str
     network: nn.Module
     blocks: tuple[str, ...]
     width: int
@@ -125,7 +129,8 @@ class TrellisPipeline:
     ) -> TrellisPipeline:
         """Open a checkpoint in the official layout, mapped, nothing copied.
 
-        folder: with pipeline.json. encoder: DINOv2, see `open_dino`.
+        folder: with pipeline.json. encoder: DINOv2 (see `open_dino`), for the text models CLIP
+        (see `open_clip`).
         Raises WeightsError when a file is missing, damaged or of another checkpoint.
         """
         pipeline = read_pipeline(folder)
@@ -135,11 +140,13 @@ class TrellisPipeline:
             for role, name in ROLES.items()
             if role in pipeline.models
         }
-        return TrellisPipeline(networks, PictureEncoder(open_dino(encoder)), settings, device, vram)
+        is_text = pipeline.name == TEXT
+        opened = open_clip(encoder) if is_text else PictureEncoder(open_dino(encoder))
+        return TrellisPipeline(networks, opened, settings, device, vram)
 
     def run(
         self,
-        subjects: Sequence[Image.Image],
+        subjects: Sequence[Image.Image] | Sequence[str],
         seed: int = 42,
         formats: Sequence[str] | None = None,
         structure: SamplerParams | None = None,
@@ -148,13 +155,13 @@ class TrellisPipeline:
         num_samples: int = 1,
         report: Report | None = None,
     ) -> list[Sample]:
-        """Pictures of one object -> `num_samples` objects.
+        """Pictures of one object, or a text -> `num_samples` objects.
 
         subjects: cut-outs (RGBA), which are framed as the networks expect it, or pictures that are
-        (RGB). formats: of `self.formats`, default all. structure, latent: samplers' numbers,
-        default pipeline.json's.
-        Raises OptionError for an unknown format or mode or no subject, ForegroundError for an empty
-        cut-out, GenerationError when a stage gives nothing usable.
+        (RGB); for the text models prompts, normally one. formats: of `self.formats`, default all.
+        structure, latent: samplers' numbers, default pipeline.json's.
+        Raises OptionError for an unknown format or mode, for no subject or one of the wrong kind,
+        ForegroundError for an empty cut-out, GenerationError when a stage gives nothing usable.
         """
         formats = self.formats if formats is None else tuple(formats)
         if unknown := [name for name in formats if name not in self.formats]:
@@ -164,6 +171,8 @@ class TrellisPipeline:
             raise OptionError(f"multi_image_mode must be one of {modes}, got {multi_image_mode!r}")
         if not subjects or num_samples < 1:
             raise OptionError("there must be at least one subject and one sample")
+        if not all(isinstance(one, self.encoder.subject) for one in subjects):
+            raise OptionError(f"this checkpoint takes {self.encoder.subject_name}")
         run = _Run(self, seed, structure, latent, multi_image_mode, num_samples, report or Report())
         stages = ["condition", "structure", "latent", *(f"decode_{name}" for name in formats)]
 

@@ -17,7 +17,7 @@ import torch
 from helpers.golden import seed_weights
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import Dinov2WithRegistersConfig
+from transformers import CLIPTextConfig, CLIPTextModel, Dinov2WithRegistersConfig
 
 from onelook.nn.norms import layer_norm
 from onelook.nn.sparse_conv import PointwiseConv, SubmanifoldConv
@@ -114,17 +114,17 @@ _SAMPLER = {
 }
 
 
-def write_trellis(folder: Path, seed: int = 1) -> Path:
+def write_trellis(folder: Path, seed: int = 1, name: str = "TrellisImageTo3DPipeline") -> Path:
     """Write the checkpoint; returns `folder`, which then has pipeline.json and ckpts/."""
     (folder / "ckpts").mkdir(parents=True)
-    for stem, name, args in MODELS.values():
-        network = seed_weights(NETWORKS[name](args), seed)
+    for stem, kind, args in MODELS.values():
+        network = seed_weights(NETWORKS[kind](args), seed)
         with torch.no_grad():
-            _SHAPERS.get(name, lambda network: None)(network)
-        (folder / f"{stem}.json").write_text(json.dumps({"name": name, "args": args}))
+            _SHAPERS.get(kind, lambda network: None)(network)
+        (folder / f"{stem}.json").write_text(json.dumps({"name": kind, "args": args}))
         save_file(stored_tensors(network), folder / f"{stem}.safetensors")
     pipeline = {
-        "name": "TrellisImageTo3DPipeline",
+        "name": name,
         "args": {
             "models": {role: stem for role, (stem, _, _) in MODELS.items()},
             "sparse_structure_sampler": _SAMPLER,
@@ -154,6 +154,32 @@ def write_dino(folder: Path, seed: int = 1) -> Path:
         {key: value.contiguous() for key, value in encoder.state_dict().items()},
         folder / "model.safetensors",
     )
+    return folder
+
+
+def write_clip(folder: Path, seed: int = 1) -> Path:
+    """Write a tiny CLIP as the hub has it, both halves, spelling with single letters."""
+    folder.mkdir(parents=True)
+    letters = [chr(code) for code in range(ord("!"), ord("~") + 1)]
+    words = [*letters, *(f"{one}</w>" for one in letters), "<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    config = CLIPTextConfig(
+        vocab_size=len(words),
+        hidden_size=COND,
+        intermediate_size=4 * COND,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        bos_token_id=len(words) - 2,
+        eos_token_id=len(words) - 1,
+        pad_token_id=len(words) - 1,
+    )
+    (folder / "config.json").write_text(json.dumps({"text_config": config.to_dict()}))
+    text = seed_weights(CLIPTextModel(config), seed).state_dict()
+    tensors = {f"text_model.{key}": value.contiguous() for key, value in text.items()}
+    tensors["text_model.embeddings.position_ids"] = torch.arange(77)[None]
+    tensors["vision_model.post_layernorm.weight"] = torch.ones(4)
+    save_file(tensors | {"logit_scale": torch.ones(1)}, folder / "model.safetensors")
     return folder
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers.geometry import is_closed_and_oriented, signed_volume
 from helpers.parity import Parity
-from helpers.trellis_checkpoint import write_dino, write_trellis
+from helpers.trellis_checkpoint import write_clip, write_dino, write_trellis
 from PIL import Image, ImageDraw
 
 from onelook.errors import ForegroundError, GenerationError, OptionError, WeightsError
@@ -132,15 +132,44 @@ def test_several_pictures(pipeline):
     assert report.notes == ["3 pictures take turns in 2 steps: the last 1 are not used"]
 
 
-def test_bfloat16_comes_near(folders, pipeline):
-    exact = pipeline.run([picture()], seed=1, formats=[])[0]
-    settings = pipeline.settings
-    near = TrellisPipeline.open(*folders, device="cpu")
-    near = TrellisPipeline(near.networks, near.encoder, settings, "cpu", host_type=torch.bfloat16)
-    got = near.run([picture()], seed=1, formats=[])[0]
+@torch.inference_mode()
+def test_a_text_becomes_an_object(tmp_path):
+    """The condition is all of CLIP's tokens, and guidance leads away from the empty text."""
+    folder = write_trellis(tmp_path / "text", name="TrellisTextTo3DPipeline")
+    pipeline = TrellisPipeline.open(folder, write_clip(tmp_path / "clip"), device="cpu")
+    encoder = pipeline.encoder
+    tokens = encoder.encode(["a red chair", "red " * 99], torch.device("cpu"))
+    assert tokens.shape == (2, 77, 32)
+    ids = encoder.tokenizer("a red chair")["input_ids"]
+    end = encoder.network.config.eos_token_id
+    padded = torch.tensor([ids + [end] * (77 - len(ids))])
+    assert ids[-1] == end and len(ids) == 11  # begin, nine letters, end
+    alone = encoder.network(input_ids=padded).last_hidden_state
+    torch.testing.assert_close(tokens[:1], alone)
+    empty = encoder.unconditional(tokens).tokens
+    torch.testing.assert_close(empty, encoder.encode([""], tokens.device))
+    assert not torch.equal(empty, tokens[:1])
+    chair, table = (pipeline.run([text], 1, ["mesh"])[0] for text in ("a red chair", "a table"))
+    assert len(chair.mesh.faces) and not torch.equal(chair.latent, table.latent)
+
+
+@pytest.mark.parametrize("kind, most", [(torch.bfloat16, 0.02), (torch.float16, 0.003)])
+def test_halves_come_near(folders, pipeline, kind, most):
+    """The torso in half precision, as devices that have it compute it."""
+    (exact,) = pipeline.run([picture()], seed=1)
+    opened = TrellisPipeline.open(*folders, device="cpu")
+    near = TrellisPipeline(opened.networks, opened.encoder, opened.settings, "cpu", host_type=kind)
+    (got,) = near.run([picture()], seed=1)
     assert torch.equal(got.coords, exact.coords)
-    error = (got.latent - exact.latent).norm() / exact.latent.norm()
-    assert 0 < error < 0.02
+    for name, part, wanted in [
+        ("latent", got.latent, exact.latent),
+        ("colours", got.gaussians.features, exact.gaussians.features),
+        ("trivectors", got.radiance_field.trivec, exact.radiance_field.trivec),
+    ]:
+        assert part.dtype == torch.float32
+        error = (part - wanted).norm() / wanted.norm()
+        assert 0 < error < most, name
+    assert len(got.mesh.faces) == pytest.approx(len(exact.mesh.faces), rel=0.02)
 
 
 def test_what_cannot_be_asked(pipeline):
@@ -148,6 +177,8 @@ def test_what_cannot_be_asked(pipeline):
         pipeline.run([picture()], formats=["x"])
     with pytest.raises(OptionError, match="stochastic, multidiffusion, got 'both'"):
         pipeline.run([picture()], multi_image_mode="both")
+    with pytest.raises(OptionError, match="this checkpoint takes pictures"):
+        pipeline.run(["a chair"])
     with pytest.raises(OptionError, match="at least one subject"):
         pipeline.run([])
     with pytest.raises(ForegroundError):
