@@ -38,6 +38,7 @@ from onelook.errors import SurfaceError
 Array = np.ndarray
 
 MOST_COORDINATE = 1e30  # beyond, even a length overflows float32
+FLAP_SHARE = 1e-4  # of the largest sheet's area: smaller open ones, once taken apart, are debris
 MOSTLY = 1.5  # times more of its back than of its front must be seen for a thin sheet to be turned
 
 
@@ -47,7 +48,8 @@ class CleanMesh:
 
     vertices (N, 3) float32; faces (M, 3) int32, counter-clockwise seen from outside.
     is_closed: every edge has two faces. The counts say what was done: invalid_faces had an index
-    out of range or a vertex that is no usable number; degenerate_faces no area; floaters and
+    out of range or a vertex that is no usable number; degenerate_faces no area; fins stood
+    loosely on the surface; floaters and
     hidden_parts are parts that were dropped; split_vertices were added to take non-manifold places
     apart; flipped_faces were turned round; filled_holes were closed and open_holes left as they
     are.
@@ -95,10 +97,10 @@ def clean(
     faces = _without_floaters(vertices, faces, floater_share, counts)
     faces = _without_duplicates(faces, counts)
     faces, edges = _without_fins(faces, counts)
-    faces, edges = _agreeing(faces, edges, counts)
+    faces, edges = _agreeing(vertices, faces, edges, counts)
     mesh = separate(vertices, faces, edges)
     counts["split_vertices"] = len(mesh.vertices) - len(vertices)
-    mesh = _outward(mesh, counts)
+    mesh = _outward_without_flaps(mesh, min(FLAP_SHARE, floater_share), counts)
     mesh = _without_holes(mesh, hole_edges, hole_share, counts)
     mesh = _without_slivers(mesh, counts)
     mesh = _judged_by_view(mesh, drop_hidden, hidden_share, device, counts)
@@ -199,12 +201,12 @@ def _without_duplicates(faces: Array, counts: dict[str, int]) -> Array:
 
 
 def _without_fins(faces: Array, counts: dict[str, int]) -> tuple[Array, Edges]:
-    """Without loose faces that stand on an edge which has two others; and the edges of the rest."""
+    """Without single faces that stand on an edge of two others; and the edges of the rest."""
     before = len(faces)
     edges = find_edges(faces)
     while (edges.uses > 2).any():
         uses = edges.uses[edges.of_half].reshape(-1, 3)
-        fin = (uses > 2).any(1) & (uses == 1).any(1)
+        fin = (uses > 2).any(1) & (uses != 2).all(1) & (uses == 1).any(1)
         if not fin.any() or fin.all():
             break
         faces = faces[~fin]
@@ -213,24 +215,39 @@ def _without_fins(faces: Array, counts: dict[str, int]) -> tuple[Array, Edges]:
     return faces, edges
 
 
-def _agreeing(faces: Array, edges: Edges, counts: dict[str, int]) -> tuple[Array, Edges]:
+def _agreeing(
+    vertices: Array, faces: Array, edges: Edges, counts: dict[str, int]
+) -> tuple[Array, Edges]:
     """Neighbours turned to agree, also where several sheets meet at an edge."""
     flip = flips_to_agree(faces, edges.paired())
     faces, edges = flip_faces(faces, edges, flip)
     if (edges.uses > 2).any():
         count, sheet = sheets(edges.paired(), len(faces))
-        across = flips_across_crowded(faces, edges, sheet, count)
+        across = flips_across_crowded(vertices, faces, edges, sheet, count)
         faces, edges = flip_faces(faces, edges, across)
         flip = flip ^ across
     counts["flipped_faces"] = int(flip.sum())
     return faces, edges
 
 
-def _outward(mesh: Separated, counts: dict[str, int]) -> Separated:
-    """Every sheet turned outward, as far as its volume tells."""
+def _outward_without_flaps(mesh: Separated, flap_share: float, counts: dict[str, int]) -> Separated:
+    """Every sheet turned outward, as far as its volume tells; open sheets too small are dropped.
+
+    Such flaps are what is left of torn places once they are taken apart.
+    """
     count, sheet = sheets(mesh.edges.paired(), len(mesh.faces))
-    sides = judge_sides(mesh.vertices, mesh.faces, sheet, count, _open_sheets(mesh, sheet, count))
-    return _with_flipped(mesh, sides.is_inside_out[sheet], counts)
+    is_open = _open_sheets(mesh, sheet, count)
+    sides = judge_sides(mesh.vertices, mesh.faces, sheet, count, is_open)
+    mesh = _with_flipped(mesh, sides.is_inside_out[sheet], counts)
+    if count == 1 or not is_open.any():
+        return mesh
+    area = np.bincount(sheet, face_areas(mesh.vertices, mesh.faces), count)
+    stays = (~is_open | (area >= flap_share * area.max()))[sheet]
+    if stays.all():
+        return mesh
+    counts["fins"] += int((~stays).sum())
+    faces = mesh.faces[stays]
+    return replace(mesh, faces=faces, edges=find_edges(faces))
 
 
 def _open_sheets(mesh: Separated, sheet: Array, count: int) -> Array:

@@ -4,7 +4,7 @@ At an edge with more than two faces, faces are paired up and the pairs separated
 several fans of faces meet, every fan gets its own copy. Copies move a thousandth of a face inward,
 so that they do not fall together when somebody welds equal positions: a closed mesh stays closed.
 
-N vertices, M faces, P pairs of half-edges, H half-edges of crowded edges.
+N vertices, M faces, P pairs of half-edges.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onelook.asset.pairing import pair_crowded
 from onelook.asset.topology import (
     Edges,
     components,
@@ -26,7 +27,6 @@ from onelook.asset.winding import agreeing
 Array = np.ndarray
 
 NUDGE = 1e-3  # of the way to a face's centre: far below a pixel, far above float32's steps
-MOST_AT_AN_EDGE = 64  # faces; of more, none are paired: that is a bristle, not a surface
 SHUFFLE = np.uint64(2654435761)  # Knuth's multiplicative hash: odd, so it maps 32 bits one to one
 
 
@@ -58,15 +58,14 @@ def separate(vertices: Array, faces: Array, edges: Edges | None = None) -> Separ
         agree = agreeing(faces, pairs)
         if not agree.all():
             pairs = pairs[agree]
-        crowded = edges.crowded()
-        if len(crowded):
-            matched = _pair_crowded(vertices, faces, edges, crowded)
-            pairs = np.concatenate([pairs, matched])
+        is_crowded = (edges.uses > 2).any()
+        if is_crowded:
+            pairs = np.concatenate([pairs, pair_crowded(vertices, faces, edges)])
         vertices, split, copied = _split_fans(vertices, faces, pairs)
         edges = edges if split is faces else None
         faces = split
         origin = np.concatenate([origin, origin[copied]])
-        if not len(crowded) and agree.all():
+        if not is_crowded and agree.all():
             return Separated(vertices, faces, edges or find_edges(faces), origin)
         vertices, faces = _cut_shared_edges(vertices, faces, pairs)
         origin = np.concatenate([origin, np.arange(len(origin), len(vertices))])
@@ -181,95 +180,3 @@ def _insert_middles(
     return np.concatenate([vertices, points]), np.concatenate(
         [faces, np.stack([index, head, tip], 1)]
     )
-
-
-def _pair_crowded(vertices: Array, faces: Array, edges: Edges, crowded: Array) -> Array:
-    """(P, 2) half-edges, opposite in direction, that shall stay together at crowded edges.
-
-    Where as many run one way as the other, each pair encloses a wedge of the solid; elsewhere the
-    faces that go straightest on into each other are paired, and what is left over becomes a border.
-    """
-    _, group, size = np.unique(edges.of_half[crowded], return_inverse=True, return_counts=True)
-    crowded = crowded[size[group] <= MOST_AT_AN_EDGE]
-    group = group[size[group] <= MOST_AT_AN_EDGE]
-    if not len(crowded):
-        return np.empty((0, 2), np.int64)
-    ends = edges.ends[edges.of_half[crowded]]
-    forward = faces.ravel()[crowded] == ends[:, 0]
-    across = _directions_across(vertices, faces, crowded, ends)
-    surplus = np.bincount(group, np.where(forward, 1, -1))
-    even = surplus[group] == 0
-    return np.concatenate(
-        [
-            _pair_wedges(crowded[even], group[even], forward[even], across[even]),
-            _pair_straightest(crowded[~even], group[~even], forward[~even], across[~even]),
-        ]
-    )
-
-
-def _directions_across(vertices: Array, faces: Array, halves: Array, ends: Array) -> Array:
-    """(H, 3) float64: unit direction from the edge into each face, in a frame that has the edge
-    (lower to higher vertex) as its third axis; only the first two are not zero."""
-    tip = faces.ravel()[next_half_edge(next_half_edge(halves))]
-    start = vertices[ends[:, 0]].astype(np.float64)
-    axis = vertices[ends[:, 1]] - start
-    axis /= np.maximum(np.linalg.norm(axis, axis=1, keepdims=True), 1e-30)
-    helper = np.eye(3)[np.abs(axis).argmin(1)]  # depends on the edge only, so a group shares it
-    x = np.cross(axis, helper)
-    x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-30)
-    y = np.cross(axis, x)
-    leg = vertices[tip] - start
-    flat = np.stack([(leg * x).sum(1), (leg * y).sum(1), np.zeros(len(leg))], 1)
-    return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-30)
-
-
-def _pair_wedges(halves: Array, group: Array, forward: Array, across: Array) -> Array:
-    """Match backward faces with the forward ones that close their wedge, like brackets.
-
-    Turning about the edge, the solid lies between a backward face and the next forward one.
-    """
-    angle = np.arctan2(across[:, 1], across[:, 0])
-    ranked = np.lexsort((halves, angle, group))
-    halves, group, forward = halves[ranked], group[ranked], forward[ranked]
-    step = np.where(forward, -1, 1)
-    depth = np.cumsum(step)  # every group sums to zero, so no group disturbs the next
-    level = depth + forward  # an opening and its closing bracket are on one level
-    place = np.arange(len(halves))
-    by_level = np.lexsort((place, level, group))
-    new = np.ones(len(halves), bool)
-    new[1:] = (np.diff(group[by_level]) != 0) | (np.diff(level[by_level]) != 0)
-    start = np.flatnonzero(new)
-    run = np.cumsum(new) - 1
-    length = np.diff(start, append=len(halves))
-    offset = np.arange(len(halves)) - start[run]
-    shift = forward[by_level[start]].astype(np.int64)  # a run that starts with a closing bracket
-    offset = (offset - shift[run]) % np.maximum(length[run], 1)
-    ordered = np.empty(len(halves), np.int64)
-    ordered[start[run] + offset] = halves[by_level]
-    return ordered.reshape(-1, 2)
-
-
-def _pair_straightest(halves: Array, group: Array, forward: Array, across: Array) -> Array:
-    """Greedily pair opposite half-edges of each group whose faces lie most opposite each other."""
-    order = np.argsort(group, kind="stable")
-    halves, group, forward, across = halves[order], group[order], forward[order], across[order]
-    size = np.bincount(group)
-    start = np.cumsum(size) - size
-    mates = size[group]
-    i = np.repeat(np.arange(len(halves)), mates)
-    j = start[group[i]] + np.arange(len(i)) - np.repeat(np.cumsum(mates) - mates, mates)
-    wanted = forward[i] & ~forward[j]
-    i, j = i[wanted], j[wanted]
-    straightness = np.round((across[i] * across[j]).sum(1), 6)
-    ranked = np.lexsort((j, i, straightness, group[i]))
-    i, j = i[ranked], j[ranked]
-    chosen = []
-    while len(i):
-        first = np.ones(len(i), bool)
-        first[1:] = group[i[1:]] != group[i[:-1]]
-        chosen.append(np.stack([halves[i[first]], halves[j[first]]], 1))
-        taken = np.zeros(len(halves), bool)
-        taken[i[first]] = taken[j[first]] = True
-        free = ~(taken[i] | taken[j])
-        i, j = i[free], j[free]
-    return np.concatenate(chosen) if chosen else np.empty((0, 2), np.int64)

@@ -16,6 +16,7 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
+from onelook.asset.pairing import is_balanced, straightest_pairs
 from onelook.asset.topology import Edges, components, face_crosses, lengths
 
 Array = np.ndarray
@@ -55,28 +56,29 @@ def flips_to_agree(faces: Array, pairs: Array) -> Array:
     return _fewest_flips(pairs // 3, ~agree, len(faces))
 
 
-def flips_across_crowded(faces: Array, edges: Edges, sheet: Array, count: int) -> Array:
-    """(M,) bool: faces of sheets to flip so that at edges of several sheets directions balance.
+def flips_across_crowded(
+    vertices: Array, faces: Array, edges: Edges, sheet: Array, count: int
+) -> Array:
+    """(M,) bool: faces of sheets to flip so that sheets which meet at crowded edges agree.
 
-    sheet (M,): the sheet of each face, 0 <= sheet < count; its faces agree already. At an edge
-    where two sheets have a direction left over, one must be the opposite of the other; of claims
-    that contradict each other, those made by most edges win.
+    sheet (M,): the sheet of each face, 0 <= sheet < count; its faces agree already. Where
+    directions balance at an edge, its sheets stay as they are to each other; elsewhere those that
+    go straight on into each other must agree. Of claims that contradict each other, what most edges
+    say wins.
     """
     crowded = edges.crowded()
-    if not len(crowded):
-        return np.zeros(len(faces), bool)
     edge = edges.of_half[crowded].astype(np.int64)
     forward = faces.ravel()[crowded] == edges.ends[edge, 0]
-    keys, entry = np.unique(edge * count + sheet[crowded // 3], return_inverse=True)
-    surplus = np.bincount(entry, np.where(forward, 1, -1))
-    is_balanced = np.bincount(edge, np.where(forward, 1, -1)) == 0
-    keys, surplus = keys[surplus != 0], np.sign(surplus[surplus != 0])
-    neighbours = np.flatnonzero(np.diff(keys // count) == 0)  # successive sheets of one edge
-    links = np.stack([keys[neighbours] % count, keys[neighbours + 1] % count], 1)
-    claim = surplus[neighbours] * surplus[neighbours + 1]  # > 0: one of them must be flipped
-    claim = np.where(is_balanced[keys[neighbours] // count], -1, claim)
-    pair, of_link = np.unique(np.sort(links, axis=1), axis=0, return_inverse=True)
-    votes = np.bincount(of_link.ravel(), claim, len(pair))
+    settled = crowded[is_balanced(edge, forward)]
+    same_edge = edges.of_half[settled[1:]] == edges.of_half[settled[:-1]]
+    stay = np.stack([settled[1:], settled[:-1]], 1)[same_edge]
+    straight = straightest_pairs(vertices, faces, edges)
+    disagree = ~agreeing(faces, straight)
+    claims = np.concatenate([np.full(len(stay), -1), np.where(disagree, 1, -1)])  # > 0: flip one
+    links = sheet[np.concatenate([stay, straight]) // 3]
+    between = links[:, 0] != links[:, 1]
+    pair, of_link = np.unique(np.sort(links[between], axis=1), axis=0, return_inverse=True)
+    votes = np.bincount(of_link.ravel(), claims[between], len(pair))
     pair, votes = pair[votes != 0], votes[votes != 0]
     strongest = _strongest_tree(pair, np.abs(votes), count)
     sizes = np.bincount(sheet, minlength=count)

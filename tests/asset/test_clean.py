@@ -171,6 +171,29 @@ def test_solids_that_touch_in_an_edge_and_a_corner_are_parted():
     assert again.faces is result.faces
 
 
+@pytest.mark.parametrize("flips", [0.0, 0.3])
+def test_inner_wall_is_parted_from_the_shell_it_meets(flips):
+    vertices, faces = sphere(24)
+    equator = np.flatnonzero(np.abs(vertices[:, 1]) < 1e-6)
+    equator = equator[np.argsort(np.arctan2(vertices[equator, 2], vertices[equator, 0]))]
+    hub = np.full(len(equator), len(vertices))
+    wall = np.stack([equator, np.roll(equator, -1), hub], 1)  # three faces at every equator edge
+    everything = scramble_winding(np.concatenate([faces, wall]), flips)
+    result = clean(np.concatenate([vertices, [[0, 0, 0]]]).astype(np.float32), everything)
+    assert result.hidden_parts == 1 and result.is_closed
+    assert len(result.faces) == len(faces)
+    assert volume(result.vertices, result.faces) == pytest.approx(volume(vertices, faces), rel=1e-3)
+
+
+def test_crossing_walls_are_parted_into_whole_sheets():
+    flat = moved(grid_sheet(8), 1, (0, 0, 0))
+    upright = flat[0][:, [2, 0, 1]] * np.float32(1)  # through the middle row of the other one
+    result = clean(*joined(flat, (upright, flat[1])), drop_hidden=False, hole_edges=0)
+    assert len(result.faces) == 2 * len(flat[1])
+    assert edge_uses(result.faces).max() == 2 and repeated_directed_edges(result.faces) == 0
+    assert result.open_holes == 2  # two sheets, each with one border
+
+
 def test_pinched_hole_is_two_holes():
     vertices, faces = sphere(24)
     centre = int(np.linalg.norm(vertices - [0, 0, 0.5], axis=1).argmin())
