@@ -18,6 +18,9 @@ from onelook.kernels import default_device, launch
 
 Array = np.ndarray
 _FAR = 1e30  # farther than any mesh reaches; squares of it are never taken
+_SHEETS = wp.constant(4)  # how many sheets a point looks through for one that faces its way
+_STEP = wp.constant(1.0e-3)  # of how far it looks, past each sheet
+_LOOK = 0.02  # of the mesh's longest side: how far it looks at most
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class ClosestPoint:
     def __init__(self, vertices: Array, faces: Array, device: str | None = None):
         """vertices (N, 3) float, faces (M, 3) int; device "cpu" or "cuda:N", None for the best."""
         self.device = device or default_device()
+        self._look = _LOOK * float(np.ptp(vertices, axis=0).max())
         self.faces = np.ascontiguousarray(faces, np.int32)
         self._faces = wp.array(self.faces, dtype=wp.int32, device=self.device)
         self._mesh = wp.Mesh(
@@ -56,9 +60,9 @@ class ClosestPoint:
 
         max_distance: farther points are misses; None for no limit. Far points cost about ten times
         as much as near ones. normals (P, 3) of unit length: where the nearest face looks the other
-        way (more than 90 degrees off), the nearest face that does not along +normal or -normal is
-        taken instead, if there is one within max_distance: this keeps the two sides of a thin sheet
-        apart.
+        way (more than 90 degrees off), the nearest face along +normal or -normal that does not is
+        taken instead, if there is one within max_distance and 2 % of the mesh's longest side: this
+        keeps the two sides of a thin sheet apart.
         """
         limit = _FAR if max_distance is None else float(max_distance)
         count = len(points)
@@ -67,7 +71,8 @@ class ClosestPoint:
         face = wp.empty(count, dtype=wp.int32, device=self.device)
         barycentric = wp.empty(count, dtype=wp.vec3, device=self.device)
         distance = wp.empty(count, dtype=wp.float32, device=self.device)
-        inputs = [self._mesh.id, points, directions, int(normals is not None), limit]
+        look = min(self._look, limit) if normals is not None else 0.0
+        inputs = [self._mesh.id, points, directions, limit, look]
         launch(_nearest, count, [*inputs, face, barycentric, distance], self.device)
         return Hits(face.numpy(), barycentric.numpy(), distance.numpy())
 
@@ -98,8 +103,8 @@ def _nearest(
     mesh: wp.uint64,
     points: wp.array(dtype=wp.vec3),
     normals: wp.array(dtype=wp.vec3),
-    use_normals: int,
     max_distance: float,
+    look: float,
     face: wp.array(dtype=wp.int32),
     barycentric: wp.array(dtype=wp.vec3),
     distance: wp.array(dtype=wp.float32),
@@ -116,21 +121,30 @@ def _nearest(
     u = hit.u
     v = hit.v
     length = wp.length(wp.mesh_eval_position(mesh, best, u, v) - point)
-    if use_normals != 0:
+    if look > 0.0:
         normal = normals[i]
         if wp.dot(wp.mesh_eval_face_normal(mesh, best), normal) < 0.0:
-            reach = max_distance
+            reach = look
             for side in range(2):
                 direction = normal
                 if side == 1:
                     direction = -normal
-                ray = wp.mesh_query_ray(mesh, point, direction, reach)
-                if ray.result and wp.dot(ray.normal, normal) > 0.0:
-                    best = ray.face
-                    u = ray.u
-                    v = ray.v
-                    length = ray.t
-                    reach = ray.t
+                passed = wp.float32(0.0)
+                for _sheet in range(_SHEETS):
+                    if passed < reach:
+                        ray = wp.mesh_query_ray(
+                            mesh, point + passed * direction, direction, reach - passed
+                        )
+                        if not ray.result:
+                            passed = reach
+                        elif wp.dot(ray.normal, normal) > 0.0:
+                            best = ray.face
+                            u = ray.u
+                            v = ray.v
+                            length = passed + ray.t
+                            reach = length
+                        else:  # a sheet seen from behind: look beyond it
+                            passed = passed + ray.t + _STEP * look
     face[i] = best
     barycentric[i] = wp.vec3(u, v, 1.0 - u - v)
     distance[i] = length
