@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from onelook.elementwise import map_steadily
 from onelook.errors import SurfaceError
 from onelook.isosurface.cube_cases import CORNER_OFFSETS
-from onelook.isosurface.flexicubes import cell_weights, flexicubes_cells, map_steadily
+from onelook.isosurface.flexicubes import cell_weights, flexicubes_cells
 from onelook.isosurface.flexicubes_lattice import Lattice, find, sorted_unique
 
 # Channels of a voxel: representations/mesh/cube2mesh.py of microsoft/TRELLIS.

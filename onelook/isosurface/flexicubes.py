@@ -11,13 +11,13 @@ K cells, P lattice points, N vertices, M faces, C attributes, Q quads, R cells p
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
 import torch
 from torch import Tensor
 
+from onelook.elementwise import map_steadily
 from onelook.errors import SurfaceError
 from onelook.isosurface.cube_cases import CORNER_OFFSETS
 from onelook.isosurface.flexicubes_lattice import Lattice, find
@@ -32,7 +32,6 @@ _AROUND = (
     (((-1, -1, 0), 5), ((-1, 0, 0), 1), ((0, -1, 0), 7), ((0, 0, 0), 3)),
     (((0, -1, -1), 6), ((0, -1, 0), 4), ((0, 0, -1), 2), ((0, 0, 0), 0)),
 )
-_UNSHARED = 32_768  # elements that torch leaves to one thread (at::internal::GRAIN_SIZE)
 
 
 @dataclass(frozen=True)
@@ -70,18 +69,6 @@ def cell_weights(raw: Tensor, scale: float) -> CellWeights:
         alpha=map_steadily(torch.tanh, alpha) * scale + 1,
         gamma=map_steadily(torch.sigmoid, gamma[:, 0]) * scale + (1 - scale) / 2,
     )
-
-
-def map_steadily(function: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
-    """An elementwise function, the same to the last bit for any number of CPU threads.
-
-    torch gives each thread a share of the elements and rounds those at the end of a share another
-    way than the rest. In blocks too small to be shared the ends are always the same.
-    """
-    if values.device.type != "cpu":
-        return function(values)
-    blocks = values.reshape(-1).split(_UNSHARED)
-    return torch.cat([function(block) for block in blocks]).reshape(values.shape)
 
 
 def flexicubes_cells(

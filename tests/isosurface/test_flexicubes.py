@@ -145,13 +145,13 @@ def test_sparse_form_is_the_dense_one():
 
 
 def test_same_bytes_on_one_thread_and_on_two():
-    points = lattice_points(40)
+    points = lattice_points(34)
     sdf = torch.randn(len(points), generator=torch.Generator().manual_seed(3))
     threads, meshes = torch.get_num_threads(), []
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
-            meshes.append(flexicubes(sdf, points, random_weights(40**3)))
+            meshes.append(flexicubes(sdf, points, random_weights(34**3)))
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(meshes[0].vertices, meshes[1].vertices)
