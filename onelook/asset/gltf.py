@@ -1,8 +1,8 @@
 """Write an asset as a binary glTF 2.0 file (.glb): one mesh, one material, textures inside.
 
 The file is plain core glTF (metallic-roughness material, float32 attributes), so every viewer and
-engine opens it; only WebP textures need an extension, EXT_texture_webp. The numbers come from the
-glTF 2.0 specification (Khronos Group).
+engine opens it; only WebP textures and Draco geometry need an extension, EXT_texture_webp and
+KHR_draco_mesh_compression. The numbers come from the glTF 2.0 specification (Khronos Group).
 
 N vertices, M faces.
 """
@@ -23,13 +23,15 @@ import numpy as np
 
 from onelook import __version__
 from onelook.asset.asset import Asset
+from onelook.asset.draco import encode_draco
 from onelook.asset.tangents import vertex_tangents
 from onelook.asset.textures import EncodedImage, encode_textures
 from onelook.asset.topology import uses_distinct
-from onelook.errors import OutputError, SurfaceError
+from onelook.errors import OptionError, OutputError, SurfaceError
 
 Array = np.ndarray
 
+COMPRESSIONS = ("none", "draco")
 GLB_MAGIC, GLB_VERSION = 0x46546C67, 2  # "glTF" in ASCII, little-endian
 JSON_CHUNK, BIN_CHUNK = 0x4E4F534A, 0x004E4942
 ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963  # bufferView.target
@@ -37,6 +39,7 @@ UNSIGNED_SHORT, UNSIGNED_INT, FLOAT = 5123, 5125, 5126  # accessor.componentType
 LINEAR, LINEAR_MIPMAP_LINEAR, CLAMP_TO_EDGE = 9729, 9987, 33071  # filters and wrapping
 MOST_SHORT_VERTICES = 65535  # index 65535 itself means "restart" in 16 bits
 MOST_BYTES = 2**32 - 1  # the file's length is a 32-bit number
+WEBP, DRACO = "EXT_texture_webp", "KHR_draco_mesh_compression"
 
 
 def write_glb(
@@ -44,21 +47,26 @@ def write_glb(
     path: Path,
     *,
     texture_format: str = "png",
+    compression: str = "none",
     generator: str = f"onelook {__version__}",
     extras: Mapping[str, Any] | None = None,
 ) -> None:
     """Write `asset` to `path`, which is there complete or not at all.
 
-    texture_format: "png" (lossless), "jpeg" or "webp". extras: JSON values about how the asset was
-    made; they join `asset.extras` in the file's `asset.extras`. Same asset, same bytes.
+    texture_format: "png" (lossless), "jpeg" or "webp". compression of the geometry: "none" or
+    "draco". extras: JSON values about how the asset was made; they join `asset.extras` in the
+    file's `asset.extras`. Same asset, same bytes.
     Raises OutputError when the folder cannot be written or its disk is full, SurfaceError for an
-    asset without faces, OptionError for an unknown texture format.
+    asset without faces, OptionError for an unknown texture format or compression and where the
+    library for it is missing.
     """
+    if compression not in COMPRESSIONS:
+        raise OptionError(f"compression must be none or draco, got {compression!r}")
     if not len(asset.faces):
         raise SurfaceError("the asset has no faces, so there is no model to write")
     images = encode_textures(asset, texture_format)
     buffer = _Buffer()
-    attributes = _add_mesh(buffer, asset)
+    primitive = _add_mesh(buffer, asset, compression)
     textures = _add_textures(buffer, images)
     document = {
         "asset": _without_empty(
@@ -68,11 +76,11 @@ def write_glb(
                 "extras": {**asset.extras, **(extras or {})},
             }
         ),
-        **_webp_extension(images),
+        **_extensions(images, compression),
         "scene": 0,
         "scenes": [{"nodes": [0]}],
         "nodes": [{"name": "object", "mesh": 0}],
-        "meshes": [{"name": "object", "primitives": [{**attributes, "material": 0, "mode": 4}]}],
+        "meshes": [{"name": "object", "primitives": [{**primitive, "material": 0, "mode": 4}]}],
         "materials": [_material(asset, images)],
         **textures,
         "accessors": buffer.accessors,
@@ -106,45 +114,71 @@ class _Buffer:
         """Append an array, one row per element -> index of its accessor."""
         array = np.ascontiguousarray(array)
         view = self.add_view(memoryview(array).cast("B"), target=target)
-        kind = "SCALAR" if array.ndim == 1 else f"VEC{array.shape[1]}"
-        self.accessors.append(
-            {
-                "bufferView": view,
-                "componentType": component,
-                "count": len(array),
-                "type": kind,
-                **fields,
-            }
-        )
+        width = 1 if array.ndim == 1 else array.shape[1]
+        return self.announce(len(array), width, component, bufferView=view, **fields)
+
+    def announce(self, count: int, width: int, component: int, **fields: Any) -> int:
+        """An accessor of so many elements, on its own without content -> its index."""
+        kind = "SCALAR" if width == 1 else f"VEC{width}"
+        self.accessors.append({"componentType": component, "count": count, "type": kind, **fields})
         return len(self.accessors) - 1
 
 
-def _add_mesh(buffer: _Buffer, asset: Asset) -> dict:
-    """Append geometry -> `attributes` and `indices` of the primitive."""
-    positions = asset.vertices.astype("<f4")
+def _add_mesh(buffer: _Buffer, asset: Asset, compression: str) -> dict:
+    """Append geometry -> `attributes`, `indices` and `extensions` of the primitive."""
     faces = asset.faces[uses_distinct(asset.faces)]
-    short = len(positions) <= MOST_SHORT_VERTICES
-    normals = _unit(asset.normals)
-    attributes = {
-        "POSITION": buffer.add_accessor(
-            positions,
-            FLOAT,
-            ARRAY_BUFFER,
-            min=positions.min(0).tolist(),
-            max=positions.max(0).tolist(),
-        ),
-        "NORMAL": buffer.add_accessor(normals, FLOAT, ARRAY_BUFFER),
-        "TEXCOORD_0": buffer.add_accessor(asset.uvs.astype("<f4"), FLOAT, ARRAY_BUFFER),
+    columns = {
+        "POSITION": asset.vertices.astype("<f4"),
+        "NORMAL": _unit(asset.normals),
+        "TEXCOORD_0": asset.uvs.astype("<f4"),
     }
     if asset.textures.normal is not None:
-        tangents = vertex_tangents(positions, normals, asset.uvs, faces)
-        attributes["TANGENT"] = buffer.add_accessor(tangents.astype("<f4"), FLOAT, ARRAY_BUFFER)
-    indices = buffer.add_accessor(
-        faces.ravel().astype("<u2" if short else "<u4"),
-        UNSIGNED_SHORT if short else UNSIGNED_INT,
-        ELEMENT_ARRAY_BUFFER,
-    )
+        positions, normals, uvs = columns.values()
+        columns["TANGENT"] = vertex_tangents(positions, normals, uvs, faces).astype("<f4")
+    add = _add_draco_mesh if compression == "draco" else _add_plain_mesh
+    return add(buffer, columns, faces)
+
+
+def _add_plain_mesh(buffer: _Buffer, columns: dict[str, Array], faces: Array) -> dict:
+    bounds = {"POSITION": _bounds(columns["POSITION"])}
+    attributes = {
+        name: buffer.add_accessor(column, FLOAT, ARRAY_BUFFER, **bounds.get(name, {}))
+        for name, column in columns.items()
+    }
+    component, dtype = _index_kind(len(columns["POSITION"]))
+    indices = buffer.add_accessor(faces.ravel().astype(dtype), component, ELEMENT_ARRAY_BUFFER)
     return {"attributes": attributes, "indices": indices}
+
+
+def _add_draco_mesh(buffer: _Buffer, columns: dict[str, Array], faces: Array) -> dict:
+    """The accessors have no content of their own; they announce what the decoder will give."""
+    positions, normals, uvs = (columns[name] for name in ("POSITION", "NORMAL", "TEXCOORD_0"))
+    coded = encode_draco(positions, normals, uvs, faces, columns.get("TANGENT"))
+    count = len(coded.positions)
+    bounds = {"POSITION": _bounds(coded.positions)}
+    attributes = {
+        name: buffer.announce(count, column.shape[1], FLOAT, **bounds.get(name, {}))
+        for name, column in columns.items()
+    }
+    indices = buffer.announce(3 * coded.face_count, 1, _index_kind(count)[0])
+    view = buffer.add_view(coded.content)
+    extension = {"bufferView": view, "attributes": coded.ids}
+    return {
+        "attributes": attributes,
+        "indices": indices,
+        "extensions": {DRACO: extension},
+    }
+
+
+def _bounds(positions: Array) -> dict[str, list[float]]:
+    return {"min": positions.min(0).tolist(), "max": positions.max(0).tolist()}
+
+
+def _index_kind(vertex_count: int) -> tuple[int, str]:
+    """The smallest component type and NumPy type that hold every index."""
+    if vertex_count <= MOST_SHORT_VERTICES:
+        return UNSIGNED_SHORT, "<u2"
+    return UNSIGNED_INT, "<u4"
 
 
 def _unit(normals: Array) -> Array:
@@ -170,7 +204,7 @@ def _add_textures(buffer: _Buffer, images: dict[str, EncodedImage]) -> dict:
     for index, image in enumerate(images.values()):
         source = {"source": index}
         if image.mime_type == "image/webp":
-            source = {"extensions": {"EXT_texture_webp": source}}
+            source = {"extensions": {WEBP: source}}
         textures.append({"sampler": 0, **source})
     sampler = {
         "magFilter": LINEAR,
@@ -181,10 +215,11 @@ def _add_textures(buffer: _Buffer, images: dict[str, EncodedImage]) -> dict:
     return {"textures": textures, "images": entries, "samplers": [sampler]}
 
 
-def _webp_extension(images: dict[str, EncodedImage]) -> dict:
-    if all(image.mime_type != "image/webp" for image in images.values()):
-        return {}
-    return {"extensionsUsed": ["EXT_texture_webp"], "extensionsRequired": ["EXT_texture_webp"]}
+def _extensions(images: dict[str, EncodedImage], compression: str) -> dict:
+    """What a reader must know beyond core glTF; neither extension has a fallback in the file."""
+    used = [WEBP] if any(image.mime_type == "image/webp" for image in images.values()) else []
+    used += [DRACO] if compression == "draco" else []
+    return {"extensionsUsed": used, "extensionsRequired": used} if used else {}
 
 
 def _material(asset: Asset, images: dict[str, EncodedImage]) -> dict:

@@ -63,14 +63,19 @@ def texture_pixels(asset: Asset) -> dict[str, Array]:
     return pixels
 
 
+def encode_png(image: Array) -> bytes:
+    """An image (T, T), (T, T, 3) or (T, T, 4) uint8, RGB order, as PNG."""
+    return _encode(image, "png").content
+
+
 def _encode(image: Array, texture_format: str) -> EncodedImage:
-    if texture_format == "jpeg" and image.shape[2] == 4:
+    channels = 1 if image.ndim == 2 else image.shape[2]
+    if texture_format == "jpeg" and channels == 4:
         texture_format = "png"  # JPEG has no alpha
-    swap = cv2.COLOR_RGBA2BGRA if image.shape[2] == 4 else cv2.COLOR_RGB2BGR
+    if channels > 1:
+        image = cv2.cvtColor(image, cv2.COLOR_RGBA2BGRA if channels == 4 else cv2.COLOR_RGB2BGR)
     settings = {"png": _png_settings(), "jpeg": _JPEG_SETTINGS, "webp": _WEBP_SETTINGS}
-    _, content = cv2.imencode(
-        f".{texture_format}", cv2.cvtColor(image, swap), settings[texture_format]
-    )
+    _, content = cv2.imencode(f".{texture_format}", image, settings[texture_format])
     return EncodedImage(f"image/{texture_format}", content.tobytes())
 
 

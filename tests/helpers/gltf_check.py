@@ -57,7 +57,7 @@ class Glb:
 
 def check_glb(path: Path) -> Glb:
     """Read a GLB and assert everything the format demands of it; returns what it holds."""
-    document, binary = _chunks(path.read_bytes())
+    document, binary = read_glb(path)
     assert document["asset"]["version"] == "2.0"
     assert document["buffers"] == [{"byteLength": len(binary)}]
     _check_views(document, binary)
@@ -98,6 +98,11 @@ def khronos_issues(*paths: Path) -> dict[str, list[dict]] | None:
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     reports = json.loads(done.stdout)
     return {str(path): reports[str(path)]["messages"] for path in paths}
+
+
+def read_glb(path: Path) -> tuple[dict, bytes]:
+    """The JSON document and the binary chunk of a GLB, after checking the frame around them."""
+    return _chunks(path.read_bytes())
 
 
 def _chunks(content: bytes) -> tuple[dict, bytes]:
