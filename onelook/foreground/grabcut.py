@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from onelook.foreground.background import describe_background, frame_of, to_lab
+from onelook.foreground.background import Background, describe_background, frame_of, to_lab
 
 Array = np.ndarray
 
 WORK_SIZE = 512
-ROUGH_SIZE = 256  # the rectangle's first rounds: GrabCut's time grows faster than its pixels
+ROUGH_SIZE = 192  # the rectangle's first rounds: GrabCut's time grows faster than its pixels
 MARGIN = 0.05  # frame outside the rectangle, fraction of each side
 ROUNDS = 3
 SEED = 0  # GrabCut's k-means draws from OpenCV's generator
@@ -45,9 +45,13 @@ class CoarseMask:
 def find_subject(rgb: Array) -> CoarseMask | None:
     """rgb (H', W', 3) uint8, any size -> the subject's mask at work size, or None."""
     small = _shrink(rgb, WORK_SIZE)
-    mask = _border_mask(small)
-    if mask is not None:
-        return CoarseMask(mask, "grabcut")
+    background = describe_background(small)
+    if background is not None:
+        if background.calm.mean() > 1 - MIN_AREA:
+            return None
+        mask = _border_mask(small, background)
+        if mask is not None:
+            return CoarseMask(mask, "grabcut")
     mask = _rectangle_mask(small)
     return None if mask is None else CoarseMask(mask, "rectangle")
 
@@ -59,12 +63,9 @@ def _shrink(rgb: Array, size: int) -> Array:
     return cv2.resize(rgb, wanted, interpolation=cv2.INTER_AREA)
 
 
-def _border_mask(small: Array) -> Array | None:
-    """The subject on a plain or softly shaded background; None where that is not the case."""
-    found = describe_background(small)
-    if found is None:
-        return None
-    calm, residual, sigma = found.calm, found.residual, found.sigma
+def _border_mask(small: Array, background: Background) -> Array | None:
+    """The subject on a described background; None where nothing or nearly all differs from it."""
+    calm, residual, sigma = background.calm, background.residual, background.sigma
     back = cv2.erode(calm.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     front = (~calm & (residual > 12 * sigma)).astype(np.uint8)
     front = cv2.morphologyEx(front, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))
