@@ -14,15 +14,16 @@ from dataclasses import dataclass
 import numpy as np
 import warp as wp
 
-from onelook.asset.topology import face_crosses
+from onelook.asset.topology import face_crosses, lengths
 from onelook.kernels import default_device, launch
 
 Array = np.ndarray
 
 DIRECTIONS = 32
 OFFSET = 1e-5  # of the bounding box's diagonal, off the surface
-SAMPLES = 256  # per part
+FIRST_SAMPLES, SAMPLES = 32, 256  # per part, at first and for those that are hardly seen
 MOST_SAMPLES = 40_000  # of all parts together
+PLAINLY = 0.1  # of the rays: a part with more is seen, and how much does not matter
 
 
 @dataclass(frozen=True)
@@ -71,49 +72,76 @@ def part_visibility(
 ) -> Visibility:
     """Visibility of each of `count` parts; part (M,) is the part of each face.
 
-    vertices (N, 3) float32, faces (M, 3) int32. All parts stop rays.
+    vertices (N, 3) float32, faces (M, 3) int32. All parts stop rays. A few rays tell that a part is
+    plainly seen; only those that are hardly seen by them are looked at closely.
     """
     device = device or default_device()
-    chosen = _sample_faces(vertices, faces, part, count)
-    crosses = face_crosses(vertices, faces[chosen])
-    normals = crosses / np.maximum(np.linalg.norm(crosses, axis=1, keepdims=True), 1e-30)
-    diagonal = float(np.linalg.norm(vertices.max(0) - vertices.min(0)))
-    mesh = wp.Mesh(
-        wp.array(vertices, dtype=wp.vec3, device=device),
-        wp.array(faces.ravel(), dtype=wp.int32, device=device),
-        bvh_constructor="sah" if device.startswith("cpu") else "lbvh",
-    )
-    front = wp.zeros(len(chosen), dtype=wp.int32, device=device)
-    back = wp.zeros(len(chosen), dtype=wp.int32, device=device)
-    inputs = [
-        mesh.id,
-        wp.array(vertices[faces[chosen]].mean(1), dtype=wp.vec3, device=device),
-        wp.array(normals.astype(np.float32), dtype=wp.vec3, device=device),
-        wp.array(fibonacci_sphere(DIRECTIONS), dtype=wp.vec3, device=device),
-        OFFSET * diagonal,
-        2.0 * diagonal,
-        front,
-        back,
-    ]
-    launch(_escape, len(chosen), inputs, device)
-    rays = np.bincount(part[chosen], minlength=count) * (DIRECTIONS / 2)
-    seen = [np.bincount(part[chosen], side.numpy(), count) / rays for side in (front, back)]
-    return Visibility(*(np.minimum(share, 1.0) for share in seen))
-
-
-def _sample_faces(vertices: Array, faces: Array, part: Array, count: int) -> Array:
-    """Faces spread evenly over each part's area, in order of the parts; every part has some."""
-    wanted = int(np.clip(MOST_SAMPLES // count, 8, SAMPLES))
+    rays = _Rays(vertices, faces, device)
     crosses = face_crosses(vertices, faces)
-    order = np.argsort(part, kind="stable")
-    area = np.sqrt(np.square(crosses.astype(np.float64)).sum(1))[order]
-    total = np.cumsum(area)
-    last = np.cumsum(np.bincount(part, minlength=count)) - 1
-    begin = np.concatenate([[0.0], total[last[:-1]]])
-    steps = (np.arange(wanted) + 0.5) / wanted
-    at = begin[:, None] + steps * (total[last] - begin)[:, None]  # (count, wanted)
-    place = np.searchsorted(total, at, side="right")
-    return order[np.clip(place, np.r_[0, last[:-1] + 1][:, None], last[:, None])].ravel()
+    ground = _Ground(crosses, part)
+    front, back = np.zeros(count), np.zeros(count)
+    unsure = np.arange(count)
+    for samples in (FIRST_SAMPLES, SAMPLES):
+        wanted = int(np.clip(MOST_SAMPLES // len(unsure), 8, samples))
+        chosen = ground.spread(unsure, wanted)
+        seen = rays.escaping(chosen, crosses[chosen]).reshape(len(unsure), wanted, 2)
+        share = np.minimum(seen.sum(1) / (wanted * DIRECTIONS / 2), 1.0)
+        front[unsure], back[unsure] = share.T
+        unsure = unsure[share.sum(1) < PLAINLY]
+        if not len(unsure):
+            break
+    return Visibility(front, back)
+
+
+class _Rays:
+    """A mesh that stops rays."""
+
+    def __init__(self, vertices: Array, faces: Array, device: str):
+        self._vertices, self._faces, self._device = vertices, faces, device
+        self._diagonal = float(np.linalg.norm(vertices.max(0) - vertices.min(0)))
+        self._mesh = wp.Mesh(
+            wp.array(vertices, dtype=wp.vec3, device=device),
+            wp.array(faces.ravel(), dtype=wp.int32, device=device),
+            bvh_constructor="sah" if device.startswith("cpu") else "lbvh",
+        )
+
+    def escaping(self, chosen: Array, crosses: Array) -> Array:
+        """(S, 2) how many directions see the outside from the middle of each face: front, back."""
+        device, count = self._device, len(chosen)
+        normals = crosses / np.maximum(np.linalg.norm(crosses, axis=1, keepdims=True), 1e-30)
+        middles = self._vertices[self._faces[chosen]].mean(1)
+        front, back = (wp.zeros(count, dtype=wp.int32, device=device) for _ in range(2))
+        inputs = [
+            self._mesh.id,
+            wp.array(middles, dtype=wp.vec3, device=device),
+            wp.array(normals.astype(np.float32), dtype=wp.vec3, device=device),
+            wp.array(fibonacci_sphere(DIRECTIONS), dtype=wp.vec3, device=device),
+            OFFSET * self._diagonal,
+            2.0 * self._diagonal,
+            front,
+            back,
+        ]
+        launch(_escape, count, inputs, device)
+        return np.stack([front.numpy(), back.numpy()], 1)
+
+
+class _Ground:
+    """The faces of all parts laid out by area, one part after the other."""
+
+    def __init__(self, crosses: Array, part: Array):
+        self._order = np.argsort(part, kind="stable")
+        self._total = np.cumsum(lengths(crosses)[self._order].astype(np.float64))
+        self._last = np.cumsum(np.bincount(part)) - 1
+
+    def spread(self, parts: Array, samples: int) -> Array:
+        """Faces spread evenly over the area of each part (K,), `samples` for each in turn."""
+        last = self._last[parts]
+        first = np.where(parts > 0, self._last[parts - 1] + 1, 0)
+        begin = np.where(first > 0, self._total[first - 1], 0.0)
+        steps = (np.arange(samples) + 0.5) / samples
+        at = begin[:, None] + steps * (self._total[last] - begin)[:, None]  # (K, samples)
+        place = np.searchsorted(self._total, at, side="right")
+        return self._order[np.clip(place, first[:, None], last[:, None])].ravel()
 
 
 def fibonacci_sphere(count: int) -> Array:
