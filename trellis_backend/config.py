@@ -156,9 +156,12 @@ class GaussianHead:
         return GaussianHead(**{renamed.get(name, name): value for name, value in args.items()})
 
     def __post_init__(self) -> None:
-        if self.scaling_activation not in ("softplus", "exp"):
+        rates = {"_xyz": 1, "_features_dc": 1, "_opacity": 1, "_scaling": 1}
+        if {name: self.lr.get(name) for name in rates} != rates or "_rotation" not in self.lr:
+            raise ValueError(f"lr must be 1 but for _rotation, got {self.lr}")
+        if self.scaling_activation != "softplus":
             raise ValueError(
-                f"scaling_activation must be softplus or exp, got {self.scaling_activation!r}"
+                f"scaling_activation must be softplus, got {self.scaling_activation!r}"
             )
 
 

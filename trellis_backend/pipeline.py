@@ -24,7 +24,7 @@ from onelook.nn.condition import Condition
 from onelook.nn.flow import Velocity, flow_times, sample_flow
 from onelook.nn.voxels import SparseTensor, Voxels
 from onelook.report import Report
-from onelook.residency.device import open_device
+from onelook.residency.device import Device, open_device
 from onelook.residency.manager import Residency
 from onelook.residency.networks import Network
 from onelook.residency.plan import Stage
@@ -91,7 +91,7 @@ class TrellisPipeline:
         networks: Mapping[str, nn.Module],
         encoder: Encoder,
         settings: Settings,
-        device: str = "auto",
+        device: str | Device = "auto",
         vram: str | float = "auto",
         host_type: torch.dtype = torch.float32,
     ):
@@ -105,7 +105,7 @@ class TrellisPipeline:
         self.encoder = encoder
         self.settings = settings
         self.formats = tuple(name for name in FORMATS if name in self.networks)
-        place = open_device(device)
+        place = open_device(device) if isinstance(device, str) else device
         self._device = place.torch_device
         cast = {torch.float16: host_type, torch.bfloat16: host_type} if place.is_host else {}
         movable = {"encoder": Network(encoder.network, cast, encoder.blocks)}

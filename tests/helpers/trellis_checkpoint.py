@@ -33,7 +33,7 @@ _FLOW = {
     "out_channels": LATENT,
     "model_channels": 48,
     "cond_channels": COND,
-    "num_blocks": 2,
+    "num_blocks": 3,
     "num_heads": 4,
     "mlp_ratio": 4,
     "pe_mode": "ape",

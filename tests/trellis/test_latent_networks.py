@@ -53,15 +53,12 @@ def test_gaussian_decoder(load_case):
     items = model(x)
     assert len(items) == 2
     for i, item in enumerate(items):
-        case.check(f"item{i}_xyz", item.raw_xyz)
-        case.check(f"item{i}_features_dc", item.raw_features_dc)
-        case.check(f"item{i}_scaling", item.raw_scaling)
-        case.check(f"item{i}_rotation", item.raw_rotation)
-        case.check(f"item{i}_opacity", item.raw_opacity)
-        case.check(f"item{i}get_xyz", item.xyz)
-        case.check(f"item{i}get_scaling", item.scaling)
-        case.check(f"item{i}get_rotation", item.rotation)
-        case.check(f"item{i}get_opacity", item.opacity)
+        case.check(f"item{i}_xyz", item.positions + 0.5)
+        case.check(f"item{i}_features_dc", item.features[:, None])
+        case.check(f"item{i}get_xyz", item.positions)
+        case.check(f"item{i}get_scaling", item.scales)
+        case.check(f"item{i}get_rotation", torch.nn.functional.normalize(item.rotations))
+        case.check(f"item{i}get_opacity", item.opacities[:, None])
 
 
 def test_hammersley_points(load_case):

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from helpers.fake_device import FakeDevice
 from helpers.geometry import is_closed_and_oriented, signed_volume
 from helpers.parity import Parity
 from helpers.trellis_checkpoint import write_clip, write_dino, write_trellis
@@ -36,6 +37,17 @@ def folders(tmp_path_factory):
 @pytest.fixture(scope="module")
 def pipeline(folders):
     return TrellisPipeline.open(*folders, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def in_halves(folders):
+    """The object of seed 1, the torso computed in the float16 it is stored in."""
+    return reopen(folders, "cpu", host_type=torch.float16).run([picture()], seed=1)[0]
+
+
+def reopen(folders, device, **more):
+    opened = TrellisPipeline.open(*folders, device="cpu")
+    return TrellisPipeline(opened.networks, opened.encoder, opened.settings, device, **more)
 
 
 def picture(color=(200, 120, 40)):
@@ -157,9 +169,7 @@ def test_a_text_becomes_an_object(tmp_path):
 def test_halves_come_near(folders, pipeline, kind, most):
     """The torso in half precision, as devices that have it compute it."""
     (exact,) = pipeline.run([picture()], seed=1)
-    opened = TrellisPipeline.open(*folders, device="cpu")
-    near = TrellisPipeline(opened.networks, opened.encoder, opened.settings, "cpu", host_type=kind)
-    (got,) = near.run([picture()], seed=1)
+    (got,) = reopen(folders, "cpu", host_type=kind).run([picture()], seed=1)
     assert torch.equal(got.coords, exact.coords)
     for name, part, wanted in [
         ("latent", got.latent, exact.latent),
@@ -170,6 +180,28 @@ def test_halves_come_near(folders, pipeline, kind, most):
         error = (part - wanted).norm() / wanted.norm()
         assert 0 < error < most, name
     assert len(got.mesh.faces) == pytest.approx(len(exact.mesh.faces), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "vram, level, streams", [("auto", "all", False), (0.004, "stage", False), (1e-6, "block", True)]
+)
+def test_low_memory_changes_nothing(folders, in_halves, vram, level, streams):
+    """Networks that come and go, whole or block by block, compute the same bytes."""
+
+    wanted = in_halves
+    device = FakeDevice(2**30)
+    pipeline = reopen(folders, device, vram=vram)
+    (got,) = pipeline.run([picture()], seed=1)
+    figures = pipeline.residency.metrics()
+    assert figures["residency.level"] == level
+    moved = figures["residency.moved_gb"] / figures["residency.weights_gb"]
+    assert moved > 1 if streams else moved == 1  # streamed blocks come again for every step
+    assert torch.equal(got.latent, wanted.latent)
+    assert torch.equal(got.mesh.vertices, wanted.mesh.vertices)
+    assert torch.equal(got.mesh.faces, wanted.mesh.faces)
+    assert torch.equal(got.gaussians.features, wanted.gaussians.features)
+    pipeline.residency.release()
+    assert device.held == 0
 
 
 def test_what_cannot_be_asked(pipeline):
