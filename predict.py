@@ -18,6 +18,8 @@ class Output(BaseModel):
     no_background_image: Optional[Path] = None
     video: Optional[Path] = None
     model_file: Optional[Path] = None
+    preview_image: Optional[Path] = None
+    contact_sheet: Optional[Path] = None
 
 
 class Predictor(BasePredictor):
@@ -56,11 +58,11 @@ class Predictor(BasePredictor):
             default=False,
         ),
         generate_video: bool = Input(
-            description="Also return a turntable video (MP4, 4 s at 30 fps).",
+            description="Also return a turntable video of 4 seconds (MP4, or what video_format says).",
             default=True,
         ),
         generate_model: bool = Input(
-            description="Return the textured 3D model (GLB).",
+            description="Return the textured 3D model (GLB, or what format says).",
             default=True,
         ),
         pipeline_type: str = Input(
@@ -121,8 +123,46 @@ class Predictor(BasePredictor):
             default="custom",
             choices=["custom", "balanced", "high", "ultra"],
         ),
+        format: str = Input(
+            description="File format of the model. obj is one ZIP that holds OBJ, MTL and PNG textures; ply has colours and UVs at the vertices; stl is the bare shape.",
+            default="glb",
+            choices=["glb", "obj", "ply", "stl"],
+        ),
+        texture_format: str = Input(
+            description="Image format of the textures in a GLB. png is lossless; jpeg and webp are several times smaller; WebP in GLB is not read by Unreal. Other formats ignore it.",
+            default="png",
+            choices=["png", "jpeg", "webp"],
+        ),
+        geometry_compression: str = Input(
+            description="Compression of the geometry in a GLB. draco takes it to a tenth, rounds positions to 1/16384 of the size and needs a reader with KHR_draco_mesh_compression. Other formats ignore it.",
+            default="none",
+            choices=["none", "draco"],
+        ),
+        normal_map: bool = Input(
+            description="Also bake the surface as it was before simplification into a tangent-space normal map, for GLB and OBJ. Of use where decimation_target is far below the faces of the surface.",
+            default=False,
+        ),
+        video_size: int = Input(
+            description="Width and height of the video in pixels, an even number.",
+            default=512,
+            ge=256,
+            le=1024,
+        ),
+        video_format: str = Input(
+            description="File format of the video. mp4 (H.264) and webm (VP9) have 30 frames a second, the animations gif and webp 20.",
+            default="mp4",
+            choices=["mp4", "gif", "webp", "webm"],
+        ),
+        return_preview: bool = Input(
+            description="Also return one picture of the model on a transparent background (PNG, 512 pixels).",
+            default=False,
+        ),
+        return_contact_sheet: bool = Input(
+            description="Also return eight views around the model in one picture (PNG).",
+            default=False,
+        ),
     ) -> Output:
-        """Turn the picture into a textured 3D model, a turntable video and a cut-out."""
+        """Turn the picture into a textured 3D model, a turntable video and other views of it."""
         values = {name: value for name, value in locals().items() if name not in ("self", "image")}
         self.scratch.empty()
         if isinstance(image, str):  # the server hands on what is neither a URL nor a data URL

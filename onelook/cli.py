@@ -17,9 +17,11 @@ from onelook.errors import OnelookError, OptionError
 from onelook.options import Options, option_fields, parse_options
 
 FILE_MEANINGS = {
-    "model_file": "textured 3D model (GLB)",
-    "video": "turntable video (MP4)",
-    "no_background_image": "picture without background (PNG)",
+    "model_file": "3D model",
+    "video": "turntable video",
+    "no_background_image": "picture without background",
+    "preview_image": "preview",
+    "contact_sheet": "eight views",
 }
 
 
@@ -76,8 +78,8 @@ def _generate_one(engine, picture: Path, name: str, options: Options, arguments)
         result = engine.generate(picture, options, arguments.output, name, report)
     for key, path in result.files.items():
         if path is not None:
-            size = result.metrics[f"megabytes.{key}"]
-            print(f"{path}  {FILE_MEANINGS[key]}, {size:.1f} MB")
+            size, kind = result.metrics[f"megabytes.{key}"], path.suffix[1:].upper()
+            print(f"{path}  {FILE_MEANINGS[key]} ({kind}), {size:.1f} MB")
     if not arguments.quiet:
         seconds, faces = result.metrics["seconds.total"], result.metrics.get("faces", 0)
         print(f"{picture.name}: {seconds:.1f} s, {faces} faces, seed {options.seed}")
@@ -100,7 +102,7 @@ def _generate_parser() -> argparse.ArgumentParser:
         prog="onelook",
         usage="onelook IMAGE... -o OUT [options]",
         description="One picture in, a textured 3D asset out: GLB, turntable video, cut-out.",
-        epilog="Commands: onelook doctor | warmup | weights (each with --help).",
+        epilog="Commands: onelook doctor | render | warmup | weights (each with --help).",
         allow_abbrev=False,
     )
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="picture files")
@@ -127,6 +129,7 @@ def _add_option(group, option) -> None:
         )
         return
     domain = ", ".join(limits["choices"]) or f"{limits['minimum']}..{limits['maximum']}"
+    domain += ", even" if limits["even"] else ""
     group.add_argument(
         f"--{option.name}",
         metavar=type(default).__name__.upper(),
@@ -167,6 +170,21 @@ def warmup_command(argv: list[str]) -> int:
     return 0
 
 
+def render_command(argv: list[str]) -> int:
+    """Pictures and films of any mesh file."""
+    from onelook.render.command import add_arguments, run
+
+    parser = argparse.ArgumentParser(
+        prog="onelook render",
+        description="Pictures and films of a mesh: GLB, glTF, OBJ, PLY or STL.",
+        allow_abbrev=False,
+    )
+    add_arguments(parser)
+    arguments = _parse(parser, argv)
+    signal.signal(signal.SIGTERM, _terminate)
+    return run(arguments)
+
+
 def doctor_command(argv: list[str]) -> int:
     """Say what is installed here and what is missing."""
     argparse.ArgumentParser(
@@ -190,7 +208,12 @@ def weights_command(argv: list[str]) -> int:
     return run(parser.parse_args(argv))
 
 
-COMMANDS = {"doctor": doctor_command, "warmup": warmup_command, "weights": weights_command}
+COMMANDS = {
+    "doctor": doctor_command,
+    "render": render_command,
+    "warmup": warmup_command,
+    "weights": weights_command,
+}
 
 
 if __name__ == "__main__":

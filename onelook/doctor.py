@@ -24,6 +24,7 @@ OPTIONAL_PARTS = (
     Part(
         "rembg", "cleaner cut-outs of photographs, with a model of yours", "pip install rembg[cpu]"
     ),
+    Part("DracoPy", "GLB with compressed geometry", "pip install 'onelook[draco]'"),
     Part("triton", "fast sparse convolutions on a GPU", "comes with torch for CUDA"),
     Part(
         "spconv",

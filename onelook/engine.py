@@ -17,12 +17,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from onelook import __version__
 from onelook.backends import BACKENDS, Backend, choose_backend
 from onelook.errors import OptionError, OutputError
 from onelook.options import Options
 from onelook.report import Figure, Report
+
+if TYPE_CHECKING:
+    from onelook.asset.asset import Asset
+    from onelook.foreground.foreground import Foreground
 
 STEP_SHARES = {  # of the time of a run; only for the progress bar
     "cut out": 3,
@@ -32,8 +37,11 @@ STEP_SHARES = {  # of the time of a run; only for the progress bar
     "unwrap": 25,
     "bake": 20,
     "write model": 10,
+    "preview": 1,
+    "contact sheet": 2,
     "video": 40,
 }
+OUTPUTS = ("no_background_image", "video", "model_file", "preview_image", "contact_sheet")
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -41,7 +49,7 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 class Result:
     """Files of one run (None where not asked for) and its figures.
 
-    files has the keys no_background_image, video and model_file.
+    files has the keys of OUTPUTS.
     """
 
     files: dict[str, Path | None]
@@ -72,17 +80,16 @@ class Engine:
         name: str = "output",
         report: Report | None = None,
     ) -> Result:
-        """Make the files `options` ask for: NAME.glb, NAME.mp4 and NAME_no_background.png.
+        """Make the files `options` ask for.
 
-        picture: a file or the bytes of one. Raises a named error of `onelook.errors` with a
-        sentence for the user; then no file is left in `out_dir`.
+        picture: a file or the bytes of one. The files are NAME.glb and NAME.mp4, or with the
+        endings of the formats asked for, and NAME_no_background.png, NAME_preview.png and
+        NAME_contact_sheet.png. Raises a named error of `onelook.errors` with a sentence for the
+        user; then no file is left in `out_dir`.
         """
         report = report or Report()
         options = options.with_drawn_seed()
-        if not (options.generate_model or options.generate_video or options.return_no_background):
-            raise OptionError(
-                "nothing to do: turn on generate_model, generate_video or return_no_background"
-            )
+        _refuse_the_impossible(options)
         report.plan(STEP_SHARES)
         with _staging(Path(out_dir)) as staging:
             made = self._make_files(picture, options, staging, name, report)
@@ -92,8 +99,7 @@ class Engine:
                 os.replace(path, files[key])
         for key, size in sizes.items():
             report.figures[f"megabytes.{key}"] = round(size / 1e6, 3)
-        keys = ("no_background_image", "video", "model_file")
-        return Result({key: files.get(key) for key in keys}, _metrics(options, report))
+        return Result({key: files.get(key) for key in OUTPUTS}, _metrics(options, report))
 
     def _make_files(
         self, picture: Path | bytes, options: Options, folder: Path, name: str, report: Report
@@ -111,36 +117,59 @@ class Engine:
 
             files["no_background_image"] = folder / f"{name}_no_background.png"
             write_png(foreground.image, files["no_background_image"])
-        if not (options.generate_model or options.generate_video):
-            return files
+        if options.needs_asset:
+            asset = self._make_asset(foreground, options, report)
+            if options.generate_model:
+                files["model_file"] = _write_model(asset, options, folder / name, report)
+            files |= self._take_pictures(asset, options, folder, name, report)
+        return files
+
+    def _make_asset(self, foreground: Foreground, options: Options, report: Report) -> Asset:
+        from onelook.asset.build import build_asset
 
         backend = self._backend(options, report)
         with report.step("shape"):
             surface = backend.generate(foreground, options, report)
-
-        from onelook.asset.build import build_asset
-
-        asset = build_asset(
+        return build_asset(
             surface,
             decimation_target=options.face_budget,
             texture_size=options.texture_pixels,
             report=report,
+            normal_map=options.normal_map,
             device=self.device,
         )
-        if options.generate_model:
-            from onelook.asset.gltf import write_glb
 
-            files["model_file"] = folder / f"{name}.glb"
-            with report.step("write model"):
-                write_glb(asset, files["model_file"], extras=_provenance(options, report))
+    def _take_pictures(
+        self, asset: Asset, options: Options, folder: Path, name: str, report: Report
+    ) -> dict[str, Path]:
+        """Preview, contact sheet and film of one scene, as far as they are asked for."""
+        from onelook.foreground.png import write_png
+        from onelook.render.film import FILM_SUFFIXES, write_turntable
+        from onelook.render.scene import RenderScene
+        from onelook.render.turntable import contact_sheet, preview
+
+        files: dict[str, Path] = {}
+        if not (options.generate_video or options.return_preview or options.return_contact_sheet):
+            return files
+        scene = RenderScene(asset, self.device)
+        if options.return_preview:
+            files["preview_image"] = folder / f"{name}_preview.png"
+            with report.step("preview"):
+                write_png(preview(scene), files["preview_image"])
+        if options.return_contact_sheet:
+            files["contact_sheet"] = folder / f"{name}_contact_sheet.png"
+            with report.step("contact sheet"):
+                write_png(contact_sheet(scene), files["contact_sheet"])
         if options.generate_video:
-            from onelook.render.turntable import turntable_frames
-            from onelook.render.video import write_video
-
-            files["video"] = folder / f"{name}.mp4"
+            files["video"] = folder / f"{name}{FILM_SUFFIXES[options.video_format]}"
             with report.step("video"):
-                frames = turntable_frames(asset, device=self.device, report=report)
-                write_video(frames, files["video"])
+                write_turntable(
+                    scene,
+                    files["video"],
+                    size=options.video_size,
+                    format=options.video_format,
+                    report=report,
+                )
         return files
 
     def _backend(self, options: Options, report: Report) -> Backend:
@@ -151,6 +180,36 @@ class Engine:
         if name not in self._loaded:
             self._loaded[name] = BACKENDS[name].load(self.device)
         return self._loaded[name]
+
+
+def _refuse_the_impossible(options: Options) -> None:
+    """Raises OptionError before any work is done for nothing."""
+    if not (options.needs_asset or options.return_no_background):
+        raise OptionError(
+            "nothing to do: turn on generate_model, generate_video, return_no_background,"
+            " return_preview or return_contact_sheet"
+        )
+    is_draco = options.format == "glb" and options.geometry_compression == "draco"
+    if options.generate_model and is_draco:
+        from onelook.asset.draco import require_draco
+
+        require_draco()
+
+
+def _write_model(asset: Asset, options: Options, stem: Path, report: Report) -> Path:
+    from onelook.asset.export import MODEL_SUFFIXES, write_model
+
+    path = stem.with_name(stem.name + MODEL_SUFFIXES[options.format])
+    with report.step("write model"):
+        write_model(
+            asset,
+            path,
+            format=options.format,
+            texture_format=options.texture_format,
+            geometry_compression=options.geometry_compression,
+            extras=_provenance(options, report),
+        )
+    return path
 
 
 def _provenance(options: Options, report: Report) -> dict[str, object]:

@@ -32,10 +32,17 @@ def _option(
     minimum: float | None = None,
     maximum: float | None = None,
     choices: tuple[str, ...] = (),
+    even: bool = False,
 ) -> Any:
     return field(
         default=default,
-        metadata={"help": help, "minimum": minimum, "maximum": maximum, "choices": choices},
+        metadata={
+            "help": help,
+            "minimum": minimum,
+            "maximum": maximum,
+            "choices": choices,
+            "even": even,
+        },
     )
 
 
@@ -67,8 +74,10 @@ class Options:
     return_no_background: bool = _option(
         False, "Also return the picture with its background removed (PNG)."
     )
-    generate_video: bool = _option(True, "Also return a turntable video (MP4, 4 s at 30 fps).")
-    generate_model: bool = _option(True, "Return the textured 3D model (GLB).")
+    generate_video: bool = _option(
+        True, "Also return a turntable video of 4 seconds (MP4, or what video_format says)."
+    )
+    generate_model: bool = _option(True, "Return the textured 3D model (GLB, or what format says).")
     pipeline_type: str = _option(
         "1024_cascade",
         "Resolution of the shape. TRELLIS.2 only; relief ignores it.",
@@ -117,6 +126,51 @@ class Options:
         " high 1M and 4096, ultra 2M and 4096.",
         choices=("custom", "balanced", "high", "ultra"),
     )
+    format: str = _option(
+        "glb",
+        "File format of the model. obj is one ZIP that holds OBJ, MTL and PNG textures; ply has"
+        " colours and UVs at the vertices; stl is the bare shape.",
+        choices=("glb", "obj", "ply", "stl"),
+    )
+    texture_format: str = _option(
+        "png",
+        "Image format of the textures in a GLB. png is lossless; jpeg and webp are several times"
+        " smaller; WebP in GLB is not read by Unreal. Other formats ignore it.",
+        choices=("png", "jpeg", "webp"),
+    )
+    geometry_compression: str = _option(
+        "none",
+        "Compression of the geometry in a GLB. draco takes it to a tenth, rounds positions to"
+        " 1/16384 of the size and needs a reader with KHR_draco_mesh_compression. Other formats"
+        " ignore it.",
+        choices=("none", "draco"),
+    )
+    normal_map: bool = _option(
+        False,
+        "Also bake the surface as it was before simplification into a tangent-space normal map, for"
+        " GLB and OBJ. Of use where decimation_target is far below the faces of the surface.",
+    )
+    video_size: int = _option(
+        512, "Width and height of the video in pixels, an even number.", 256, 1024, even=True
+    )
+    video_format: str = _option(
+        "mp4",
+        "File format of the video. mp4 (H.264) and webm (VP9) have 30 frames a second, the"
+        " animations gif and webp 20.",
+        choices=("mp4", "gif", "webp", "webm"),
+    )
+    return_preview: bool = _option(
+        False, "Also return one picture of the model on a transparent background (PNG, 512 pixels)."
+    )
+    return_contact_sheet: bool = _option(
+        False, "Also return eight views around the model in one picture (PNG)."
+    )
+
+    @property
+    def needs_asset(self) -> bool:
+        """Whether any output needs the 3D asset, not only the picture."""
+        wanted = (self.generate_model, self.generate_video)
+        return any((*wanted, self.return_preview, self.return_contact_sheet))
 
     @property
     def face_budget(self) -> int:
@@ -192,7 +246,8 @@ def _as_choice(option: dataclasses.Field, value: Any) -> str:
 
 def _as_number(option: dataclasses.Field, value: Any, kind: type) -> int | float:
     low, high = option.metadata["minimum"], option.metadata["maximum"]
-    noun = "a whole number" if kind is int else "a number"
+    even = option.metadata["even"]
+    noun = "an even number" if even else "a whole number" if kind is int else "a number"
     problem = OptionError(f"{option.name} must be {noun} from {low} to {high}, got {_shown(value)}")
     if isinstance(value, bool):
         raise problem
@@ -202,7 +257,7 @@ def _as_number(option: dataclasses.Field, value: Any, kind: type) -> int | float
         raise problem from None
     if not math.isfinite(number) or (kind is int and number != int(number)):
         raise problem
-    if not low <= number <= high:
+    if not low <= number <= high or (even and number % 2):
         raise problem
     return kind(number)
 
@@ -214,7 +269,7 @@ def options_table() -> str:
         limits = option.metadata
         domain = ", ".join(limits["choices"])
         if limits["minimum"] is not None:
-            domain = f"{limits['minimum']}..{limits['maximum']}"
+            domain = f"{limits['minimum']}..{limits['maximum']}{', even' * limits['even']}"
         default = str(option.default).lower() if option.type == "bool" else option.default
         lines.append(f"| `{option.name}` | {default} | {domain} | {limits['help']} |")
     return "\n".join(lines)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import math
 import os
 import subprocess
 import sys
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from helpers.gltf_check import read_glb
 from helpers.pictures import mushroom_png
+from PIL import Image
 
 from onelook.backends import BACKENDS, BackendEntry, choose_backend
 from onelook.engine import Engine
@@ -50,9 +56,12 @@ def test_files_are_where_the_result_says(run):
         "no_background_image": folder / "mushroom_no_background.png",
         "video": folder / "mushroom.mp4",
         "model_file": folder / "mushroom.glb",
+        "preview_image": None,
+        "contact_sheet": None,
     }
-    assert sorted(folder.iterdir()) == sorted(result.files.values())
-    for key, path in result.files.items():
+    made = {key: path for key, path in result.files.items() if path}
+    assert sorted(folder.iterdir()) == sorted(made.values())
+    for key, path in made.items():
         assert result.metrics[f"megabytes.{key}"] == round(path.stat().st_size / 1e6, 3)
 
 
@@ -90,9 +99,56 @@ def test_what_is_not_asked_for_is_none_and_not_made(engine, tmp_path):
     assert "model" not in result.metrics  # no backend was needed
 
 
+def test_every_output_in_the_format_asked_for(engine, tmp_path):
+    options = Options(
+        decimation_target=1000, texture_size=256, format="obj", normal_map=True,
+        video_format="gif", video_size=256, return_preview=True, return_contact_sheet=True,
+    )  # fmt: skip
+    result = engine.generate(PICTURE, options, tmp_path, "a.b")
+    assert result.files == {
+        "no_background_image": None,
+        "video": tmp_path / "a.b.gif",
+        "model_file": tmp_path / "a.b.zip",
+        "preview_image": tmp_path / "a.b_preview.png",
+        "contact_sheet": tmp_path / "a.b_contact_sheet.png",
+    }
+    assert sorted(tmp_path.iterdir()) == sorted(filter(None, result.files.values()))
+    with zipfile.ZipFile(tmp_path / "a.b.zip") as archive:
+        assert {"model.obj", "model.mtl", "base_color.png", "normal.png"} <= set(archive.namelist())
+    with Image.open(tmp_path / "a.b.gif") as film:
+        assert film.size == (256, 256) and film.n_frames == 80
+        assert film.info["duration"] == 4000 / 80
+    preview = np.asarray(Image.open(tmp_path / "a.b_preview.png"))
+    assert preview.shape == (512, 512, 4)
+    assert (preview[[0, -1], :, 3] == 0).all() and (preview[..., 3] == 255).mean() > 0.1
+    assert Image.open(tmp_path / "a.b_contact_sheet.png").size == (1024, 512)
+    assert {"seconds.preview", "seconds.contact_sheet"} <= set(result.metrics)
+
+
+def test_glb_with_everything_in_it(engine, tmp_path):
+    options = replace(
+        SMALL, texture_format="webp", geometry_compression="draco", normal_map=True, seed=5
+    )
+    files = engine.generate(PICTURE, options, tmp_path).files
+    document, _ = read_glb(files["model_file"])
+    assert document["extensionsRequired"] == ["EXT_texture_webp", "KHR_draco_mesh_compression"]
+    assert {image["mimeType"] for image in document["images"]} == {"image/webp"}
+    assert "normalTexture" in document["materials"][0]
+    assert document["asset"]["extras"]["options"]["texture_format"] == "webp"
+
+
+def test_missing_library_is_told_before_the_work(engine, tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    options = replace(SMALL, geometry_compression="draco")
+    with pytest.raises(OptionError, match=r"onelook\[draco\]"):
+        engine.generate(b"no picture", options, tmp_path / "out")
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_nothing_asked_for_is_refused(engine, tmp_path):
     options = Options(generate_model=False, generate_video=False)
-    with pytest.raises(OptionError, match="turn on generate_model, generate_video or return_no"):
+    with pytest.raises(OptionError, match="turn on generate_model, generate_video, return_no"):
         engine.generate(PICTURE, options, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -101,6 +101,8 @@ def test_coerced(name, given, expected):
         ("decimation_target", 2_000_001),
         ("texture_size", 255),
         ("texture_size", 8193),
+        ("video_size", 511),
+        ("video_size", 1026),
         (BOOL, "maybe"),
         (BOOL, ""),
         (BOOL, 2),
@@ -138,6 +140,12 @@ def test_refused_naming_the_option_the_value_and_the_range(name, given):
 def test_misspelt_option_gets_a_suggestion(misspelt, suggestion):
     with pytest.raises(OptionError, match=f"no option '{misspelt}'; did you mean '{suggestion}'"):
         parse_options({misspelt: 1})
+
+
+def test_odd_video_size_is_refused_with_the_rule():
+    assert parse_options({"video_size": "600"}).video_size == 600
+    with pytest.raises(OptionError, match="must be an even number from 256 to 1024, got 601"):
+        parse_options({"video_size": 601})
 
 
 @pytest.mark.parametrize("name", [INT, BOOL, "quality"])

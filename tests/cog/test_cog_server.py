@@ -104,12 +104,38 @@ def test_the_log_says_which_model_was_chosen_and_why(complete):
     assert "model auto: chose relief" in complete["logs"]
 
 
+def test_preview_contact_sheet_and_other_formats_come_back(server):
+    body = server.predict(
+        PICTURE, **SMALL, generate_video=False, format="ply", return_preview=True,
+        return_contact_sheet=True,
+    ).body  # fmt: skip
+    assert body["status"] == "succeeded", body
+    output = body["output"]
+    assert output["video"] is None and output["no_background_image"] is None
+    for name, mode, size in (
+        ("preview_image", "RGBA", (512, 512)),
+        ("contact_sheet", "RGBA", (1024, 512)),
+    ):
+        kind, content = decode_data_url(output[name])
+        assert kind == "image/png"
+        picture = Image.open(io.BytesIO(content))
+        assert (picture.mode, picture.size) == (mode, size)
+        pixels = np.asarray(picture).astype(int)
+        assert ((pixels[..., 0] - pixels[..., 1] > 60) & (pixels[..., 3] > 0)).mean() > 0.02  # red
+    _, content = decode_data_url(output["model_file"])
+    mesh = trimesh.load(io.BytesIO(content), file_type="ply")
+    assert len(mesh.faces) <= SMALL["decimation_target"] and mesh.volume > 0
+
+
+def test_an_odd_video_size_fails_with_the_rule(server):
+    error = server.predict(PICTURE, video_size=301).error
+    assert error.endswith("video_size must be an even number from 256 to 1024, got 301")
+
+
 def test_what_was_not_asked_for_is_null(server):
     output = server.predict(PICTURE, **CUT_OUT_ONLY).body["output"]
-    assert set(output) == {"no_background_image", "video", "model_file"}
-    assert output["video"] is None
-    assert output["model_file"] is None
-    assert output["no_background_image"].startswith("data:image/png;base64,")
+    assert output.pop("no_background_image").startswith("data:image/png;base64,")
+    assert output == dict.fromkeys(("video", "model_file", "preview_image", "contact_sheet"))
 
 
 def test_the_server_publishes_the_checked_in_schema(server):
@@ -138,6 +164,8 @@ def test_the_server_publishes_the_checked_in_schema(server):
         ("pipeline_type", 512, "string"),
         ("quality", "best", "one of"),
         ("model", "dalle", "one of"),
+        ("format", "fbx", "one of"),
+        ("video_size", 1025, "maximum"),
         ("image", 5, "string"),
         ("image", None, "string"),
     ],
@@ -211,7 +239,7 @@ def test_a_bad_picture_fails_with_one_sentence_and_leaves_no_file(server, url):
 
 def test_nothing_asked_for_fails_with_the_remedy(server):
     error = server.predict(PICTURE, generate_model=False, generate_video=False).error
-    assert "turn on generate_model, generate_video or return_no_background" in error
+    assert "turn on generate_model, generate_video, return_no_background, return_preview" in error
 
 
 def test_the_next_prediction_works_after_a_failed_one(server):

@@ -56,6 +56,8 @@ def test_every_output_may_be_null():
         "no_background_image": "Optional[Path]",
         "video": "Optional[Path]",
         "model_file": "Optional[Path]",
+        "preview_image": "Optional[Path]",
+        "contact_sheet": "Optional[Path]",
     }
 
 
