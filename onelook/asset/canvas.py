@@ -31,10 +31,10 @@ class Canvas:
 
         A texel whose material is not finite stays empty and is filled from its neighbours.
         """
-        color = np.column_stack([material.base_color, material.alpha])
-        surface = np.column_stack([material.metallic, material.roughness])
-        sound = np.isfinite(color.sum(axis=1) + surface.sum(axis=1))
-        if not sound.all():
+        color = _columns(material.base_color, material.alpha)
+        surface = _columns(material.metallic, material.roughness)
+        if not np.isfinite(color.sum() + surface.sum()):
+            sound = np.isfinite(color).all(axis=1) & np.isfinite(surface).all(axis=1)
             texels, color, surface = texels[sound], color[sound], surface[sound]
             normals = None if normals is None else normals[sound]
         if not len(texels):
@@ -62,12 +62,26 @@ class Canvas:
         if self._metallic_roughness is None:
             if self._constant is None:
                 self._constant = np.clip(surface[0], 0, 1)
-            if np.abs(surface - self._constant).max() < _STEP / 2:
+            low, high = (
+                np.array([edge(column) for column in surface.T]) for edge in (np.min, np.max)
+            )
+            if max((high - self._constant).max(), (self._constant - low).max()) < _STEP / 2:
                 return
             size = len(self._covered)
             self._metallic_roughness = np.empty((size, size, 2), np.uint8)
             self._metallic_roughness[:] = _to_bytes(self._constant)
         self._metallic_roughness.reshape(-1, 2)[texels] = _to_bytes(surface)
+
+
+def _columns(*parts: Array) -> Array:
+    """(P,) and (P, C) arrays side by side: (P, all columns) float32."""
+    parts = [part.reshape(len(part), -1) for part in parts]
+    result = np.empty((len(parts[0]), sum(part.shape[1] for part in parts)), np.float32)
+    first = 0
+    for part in parts:
+        result[:, first : first + part.shape[1]] = part
+        first += part.shape[1]
+    return result
 
 
 def _to_bytes(values: Array) -> Array:

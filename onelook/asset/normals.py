@@ -6,6 +6,9 @@ N vertices, M faces, K distinct positions.
 from __future__ import annotations
 
 import numpy as np
+import warp as wp
+
+from onelook.kernels import launch
 
 Array = np.ndarray
 
@@ -21,15 +24,52 @@ def vertex_normals(vertices: Array, faces: Array) -> Array:
     """
     position, count = weld_index(vertices)
     welded = position[faces]  # (M, 3)
-    normals, angles = _face_normals_and_angles(vertices, faces)
-    sums = np.empty((count, 3))
-    weights = (angles[..., None] * normals[:, None]).reshape(-1, 3)  # (3M, 3)
-    for axis in range(3):
-        sums[:, axis] = np.bincount(welded.ravel(), weights[:, axis], count)
+    face_count = len(faces)
+    pulls = np.empty((3, 3 * face_count))  # x, y, z of every corner
+    inputs = [np.ascontiguousarray(vertices, np.float32), np.ascontiguousarray(faces, np.int32)]
+    launch(_weigh_corners, face_count, [*map(_on_cpu, inputs), _on_cpu(pulls)], "cpu")
+    sums = np.stack([np.bincount(welded.ravel(), pull, count) for pull in pulls], axis=1)
     lengths = np.linalg.norm(sums, axis=1)
     if len(weak := np.flatnonzero(lengths < 1e-3)):
-        _mend(sums, lengths, weak, welded, normals)
+        _mend(sums, lengths, weak, welded, face_normals(vertices, faces)[0])
     return (sums / lengths[:, None]).astype(np.float32)[position]
+
+
+def _on_cpu(array: Array) -> wp.array:
+    return wp.array(array, dtype=wp.dtype_from_numpy(array.dtype), device="cpu", copy=False)
+
+
+@wp.kernel
+def _weigh_corners(
+    first: int,
+    vertices: wp.array(dtype=wp.float32, ndim=2),
+    faces: wp.array(dtype=wp.int32, ndim=2),
+    pulls: wp.array(dtype=wp.float64, ndim=2),
+):
+    """The unit normal of a face times the angle, in radians, at each of its corners."""
+    f = first + wp.tid()
+    a = _point(vertices, faces[f, 0])
+    b = _point(vertices, faces[f, 1])
+    c = _point(vertices, faces[f, 2])
+    normal = wp.cross(b - a, c - a)
+    area = wp.length(normal)
+    if area > wp.float64(0.0):
+        normal = normal / area
+    for corner in range(3):
+        # the area is also |side| |other side| sin(angle), of every corner alike
+        angle = wp.atan2(area, wp.dot(b - a, c - a))
+        for axis in range(3):
+            pulls[axis, 3 * f + corner] = angle * normal[axis]
+        d = a
+        a = b
+        b = c
+        c = d
+
+
+@wp.func
+def _point(vertices: wp.array(dtype=wp.float32, ndim=2), i: int) -> wp.vec3d:
+    x = wp.float64(vertices[i, 0])
+    return wp.vec3d(x, wp.float64(vertices[i, 1]), wp.float64(vertices[i, 2]))
 
 
 def weld_index(vertices: Array) -> tuple[Array, int]:
@@ -53,18 +93,6 @@ def face_normals(vertices: Array, faces: Array) -> tuple[Array, Array]:
     normals = np.cross(b - a, c - a)
     doubled = np.linalg.norm(normals, axis=1)
     return normals / np.where(doubled > 0, doubled, 1.0)[:, None], doubled / 2
-
-
-def _face_normals_and_angles(vertices: Array, faces: Array) -> tuple[Array, Array]:
-    """Unit normals (M, 3) and the angle at each corner (M, 3), in radians."""
-    corners = vertices[faces].astype(np.float64)  # (M, 3 corners, 3)
-    edges = np.roll(corners, -1, axis=1) - corners
-    lengths = np.linalg.norm(edges, axis=2)
-    before, before_length = np.roll(edges, 1, axis=1), np.roll(lengths, 1, axis=1)
-    cosine = -np.einsum("mck,mck->mc", edges, before)
-    cosine /= np.where((scale := lengths * before_length) > 0, scale, 1.0)
-    normals, _ = face_normals(vertices, faces)
-    return normals, np.arccos(np.clip(cosine, -1.0, 1.0))
 
 
 def _mend(sums: Array, lengths: Array, weak: Array, welded: Array, normals: Array) -> None:
