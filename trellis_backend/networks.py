@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from onelook.nn.sparse_conv import PointwiseConv, SubmanifoldConv
 from trellis_backend import config
 from trellis_backend.gaussian_decoder import SLatGaussianDecoder
 from trellis_backend.latent_encoder import SLatEncoder
@@ -30,3 +31,18 @@ NETWORKS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
         SLatRadianceFieldDecoder: config.RadianceDecoderConfig,
     }.items()
 }
+
+# Parts that official files store, and a GPU computes, in half precision.
+TORSO = ("blocks", "middle_block", "input_blocks", "out_blocks", "upsample")
+
+
+def half_keys(network: nn.Module) -> set[str]:
+    """Keys that the official files store as float16: the linear and convolution layers of the
+    torso; everything else is float32."""
+    layers = (nn.Linear, nn.Conv3d, SubmanifoldConv, PointwiseConv)
+    return {
+        f"{name}.{key}"
+        for name, module in network.named_modules()
+        if isinstance(module, layers) and name.split(".")[0] in TORSO
+        for key, _ in module.named_parameters()
+    }

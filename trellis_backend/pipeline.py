@@ -106,7 +106,7 @@ class TrellisPipeline:
         self.settings = settings
         self.formats = tuple(name for name in FORMATS if name in self.networks)
         place = open_device(device) if isinstance(device, str) else device
-        self._device = place.torch_device
+        self.device = place.torch_device
         cast = {torch.float16: host_type, torch.bfloat16: host_type} if place.is_host else {}
         movable = {"encoder": Network(encoder.network, cast, encoder.blocks)}
         for name, network in self.networks.items():
@@ -204,7 +204,7 @@ class _Run:
         """Subjects -> their conditions, and the unconditional one."""
         pipeline = self.pipeline
         with self.report.step("condition"), pipeline.residency.stage("condition"):
-            tokens = pipeline.encoder.encode(subjects, pipeline._device)
+            tokens = pipeline.encoder.encode(subjects, pipeline.device)
             self._require_finite(tokens, "condition")
             free = pipeline.encoder.unconditional(tokens)
         return [Condition(row[None]) for row in tokens], free
@@ -216,7 +216,7 @@ class _Run:
         pipeline, networks = self.pipeline, self.pipeline.networks
         flow = networks["structure_flow"].config
         shape = (self.num_samples, flow.in_channels, *3 * (flow.resolution,))
-        noise = torch.randn(shape, generator=generator).to(pipeline._device)
+        noise = torch.randn(shape, generator=generator).to(pipeline.device)
         params = self.structure or pipeline.settings.structure
         velocity = self._velocity(
             structure_velocities(networks["structure_flow"]), conditions, free, params
@@ -239,7 +239,7 @@ class _Run:
         """Voxels -> their latent, as decoders expect it."""
         pipeline, flow = self.pipeline, self.pipeline.networks["latent_flow"]
         shape = (len(voxels), flow.config.in_channels)
-        noise = torch.randn(shape, generator=generator).to(pipeline._device)
+        noise = torch.randn(shape, generator=generator).to(pipeline.device)
         params = self.latent or pipeline.settings.latent
         velocity = self._velocity(latent_velocities(flow, voxels), conditions, free, params)
         with self.report.step("latent"), pipeline.residency.stage("latent"):

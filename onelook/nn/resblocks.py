@@ -10,7 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onelook.nn.norms import LayerNorm, RowGroupNorm, modulated_norm
-from onelook.nn.sparse_conv import PointwiseConv, SubmanifoldConv, convolve_subdivided
+from onelook.nn.sparse_conv import (
+    PointwiseConv,
+    SubmanifoldConv,
+    convolve_subdivided,
+    convolve_upsampled,
+)
 from onelook.nn.voxels import SparseTensor, Voxels, downsample, upsample
 
 EPS = 1e-6
@@ -50,15 +55,22 @@ class SparseResBlock(nn.Module):
         self.skip_connection = nn.Identity() if same else nn.Linear(in_channels, out_channels)
 
     def forward(self, x: SparseTensor, emb: Tensor, fine: Voxels | None = None) -> SparseTensor:
-        """x (N, Cin), emb (B or 1, Cemb); fine: the voxels to double to -> (N', Cout)."""
+        """x (N, Cin), emb (B or 1, Cemb); fine: the voxels to double to -> (N', Cout).
+
+        Doubling copies rows, so that what comes first is worked out on the coarse ones.
+        """
         if self.halve:
             x = downsample(x)
-        elif self.double:
-            x = upsample(x, fine)
-        scale, shift = x.voxels.layout.spread(self.emb_layers(emb)).chunk(2, dim=-1)
-        h = self.conv1(x.with_feats(F.silu(self.norm1(x.feats))))
+        h, skip = F.silu(self.norm1(x.feats)), x.with_feats(self.skip_connection(x.feats))
+        if self.double:
+            conv = self.conv1.conv
+            h = SparseTensor(convolve_upsampled(h, fine, conv.weight, conv.bias), fine)
+            skip = upsample(skip, fine)
+        else:
+            h = self.conv1(x.with_feats(h))
+        scale, shift = h.voxels.layout.spread(self.emb_layers(emb)).chunk(2, dim=-1)
         h = self.conv2(h.with_feats(F.silu(modulated_norm(h.feats, shift, scale, EPS))))
-        return h.with_feats(h.feats + self.skip_connection(x.feats))
+        return h.with_feats(h.feats + skip.feats)
 
 
 class SubdivideBlock(nn.Module):

@@ -67,6 +67,21 @@ def convolve(feats: Tensor, voxels: Voxels, weight: Tensor, bias: Tensor) -> Ten
     return _convolve_pairs(feats, voxels, weight, bias)
 
 
+def convolve_upsampled(feats: Tensor, fine: Voxels, weight: Tensor, bias: Tensor) -> Tensor:
+    """`convolve` on `fine`, where each voxel has its coarse cell's row of feats.
+
+    feats (M, Cin) on `fine.halving.coarse`, M < N -> (N, Cout). Cells are multiplied with every tap
+    once; a voxel then adds up what its neighbours' cells gave.
+    """
+    cout, taps = len(weight), 27
+    by_tap = weight.flatten(1, 3).transpose(0, 1).reshape(taps * cout, -1)
+    products = F.linear(feats, by_tap).view(-1, cout)  # (M * 27, Cout)
+    products = torch.cat([products, products.new_zeros(1, cout)])
+    none = len(products) - 1
+    out = F.embedding_bag(fine.cell_taps, products, mode="sum", padding_idx=none)
+    return out + bias
+
+
 def convolve_subdivided(feats: Tensor, voxels: Voxels, weight: Tensor, bias: Tensor) -> Tensor:
     """`convolve` on `voxels.subdivided`, where each voxel's 8 children have its row of feats.
 

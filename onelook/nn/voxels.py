@@ -94,6 +94,16 @@ class Voxels:
         return out
 
     @cached_property
+    def cell_taps(self) -> Tensor:
+        """(N, 27) int64: 27 * row + column, with the row in `halving.coarse` of the neighbour in
+        that column of `neighbours`; 27 * M where there is none."""
+        cells = torch.cat([self.halving.parent, self.halving.parent.new_zeros(1)])
+        columns = torch.arange(27, device=cells.device)
+        is_there = self.neighbours < len(self)
+        numbers = 27 * cells[self.neighbours.long()] + columns
+        return torch.where(is_there, numbers, 27 * len(self.halving.coarse))
+
+    @cached_property
     def halving(self) -> Halving:
         """The set at half the resolution."""
         cells = self.coords.clone()

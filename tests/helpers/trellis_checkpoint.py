@@ -20,13 +20,11 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, Dinov2WithRegistersConfig
 
 from onelook.nn.norms import layer_norm
-from onelook.nn.sparse_conv import PointwiseConv, SubmanifoldConv
 from trellis_backend.conditioning import build_dino
-from trellis_backend.networks import NETWORKS
+from trellis_backend.networks import NETWORKS, half_keys
 
 COND, LATENT, STRUCTURE, VOXELS = 32, 8, 4, 16  # widths; resolutions of the two grids
 RADIUS = 0.40  # of the body: it holds the middle 2 x 2 x 2 cells of the structure's grid
-TORSO = ("blocks", "middle_block", "input_blocks", "out_blocks", "upsample")
 
 _FLOW = {
     "in_channels": LATENT,
@@ -184,17 +182,10 @@ def write_clip(folder: Path, seed: int = 1) -> Path:
 
 
 def stored_tensors(network: nn.Module) -> dict[str, Tensor]:
-    """The state dict in the types of the official files: linear and convolution layers of the
-    torso in half precision, everything else in float32."""
-    halves = (nn.Linear, nn.Conv3d, SubmanifoldConv, PointwiseConv)
-    half_keys = {
-        f"{name}.{key}"
-        for name, module in network.named_modules()
-        if isinstance(module, halves) and name.split(".")[0] in TORSO
-        for key in ("weight", "bias")
-    }
+    """The state dict in the types of the official files."""
+    halves = half_keys(network)
     return {
-        key: (tensor.half() if key in half_keys else tensor).contiguous()
+        key: (tensor.half() if key in halves else tensor).contiguous()
         for key, tensor in network.state_dict().items()
     }
 

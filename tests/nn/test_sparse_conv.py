@@ -6,8 +6,8 @@ import torch.nn.functional as F
 
 from onelook.nn import sparse_conv, voxels
 from onelook.nn.resblocks import SubdivideBlock
-from onelook.nn.sparse_conv import convolve, convolve_plain, convolve_subdivided
-from onelook.nn.voxels import SparseTensor, Voxels, subdivide
+from onelook.nn.sparse_conv import convolve, convolve_plain, convolve_subdivided, convolve_upsampled
+from onelook.nn.voxels import SparseTensor, Voxels, subdivide, upsample
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
@@ -73,6 +73,18 @@ def test_convolution_of_subdivided_voxels(cout):
     torch.testing.assert_close(got, wanted, **CLOSE)
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float16])
+def test_convolution_of_upsampled_voxels(kind):
+    fine = scattered(300, 9, items=2)
+    feats, weight, bias = tensors(fine.halving.coarse, 12, 10)
+    rows = upsample(SparseTensor(feats, fine.halving.coarse), fine).feats
+    wanted = convolve_plain(rows, fine, weight, bias)
+    got = convolve_upsampled(feats.to(kind), fine, weight.to(kind), bias.to(kind))
+    assert got.dtype == kind
+    close = CLOSE if kind == torch.float32 else {"rtol": 0, "atol": 6 * torch.finfo(kind).eps}
+    torch.testing.assert_close(got.float(), wanted, **close)
+
+
 @torch.inference_mode()
 def test_subdivide_block_equals_everything_on_the_fine_rows():
     coords = scattered(40, 5, items=2)
@@ -94,7 +106,7 @@ def test_subdivide_block_equals_everything_on_the_fine_rows():
 
 def test_bookkeeping_is_kept():
     coords = scattered(50, 6, items=2)
-    for name in ("neighbours", "pairs", "halving", "subdivided", "layout"):
+    for name in ("neighbours", "pairs", "halving", "cell_taps", "subdivided", "layout"):
         assert getattr(coords, name) is getattr(coords, name)
     assert coords.windows(4, 2) is coords.windows(4, 2) is not coords.windows(4, 0)
 
