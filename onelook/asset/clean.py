@@ -20,6 +20,7 @@ from onelook.asset.slivers import remove_slivers
 from onelook.asset.topology import (
     Edges,
     compact,
+    edges_of_rest,
     face_areas,
     face_parts,
     find_edges,
@@ -204,13 +205,15 @@ def _without_fins(faces: Array, counts: dict[str, int]) -> tuple[Array, Edges]:
     """Without single faces that stand on an edge of two others; and the edges of the rest."""
     before = len(faces)
     edges = find_edges(faces)
-    while (edges.uses > 2).any():
-        uses = edges.uses[edges.of_half].reshape(-1, 3)
-        fin = (uses > 2).any(1) & (uses != 2).all(1) & (uses == 1).any(1)
-        if not fin.any() or fin.all():
+    while len(crowded := edges.crowded()):
+        face = np.unique(crowded // 3)
+        uses = edges.uses[edges.of_half.reshape(-1, 3)[face]]
+        fins = face[(uses != 2).all(1) & (uses == 1).any(1)]
+        if not len(fins) or len(fins) == len(faces):
             break
-        faces = faces[~fin]
-        edges = find_edges(faces)
+        stays = np.ones(len(faces), bool)
+        stays[fins] = False
+        faces, edges = faces[stays], edges_of_rest(edges, stays)
     counts["fins"] = before - len(faces)
     return faces, edges
 
@@ -246,8 +249,7 @@ def _outward_without_flaps(mesh: Separated, flap_share: float, counts: dict[str,
     if stays.all():
         return mesh
     counts["fins"] += int((~stays).sum())
-    faces = mesh.faces[stays]
-    return replace(mesh, faces=faces, edges=find_edges(faces))
+    return replace(mesh, faces=mesh.faces[stays], edges=edges_of_rest(mesh.edges, stays))
 
 
 def _open_sheets(mesh: Separated, sheet: Array, count: int) -> Array:
@@ -305,5 +307,5 @@ def _judged_by_view(
     if not drop_hidden or stays.all() or not stays.any():
         return mesh
     counts["hidden_parts"] = int(number - stays.sum())
-    faces = mesh.faces[stays[part]]
-    return replace(mesh, faces=faces, edges=find_edges(faces))
+    stays = stays[part]
+    return replace(mesh, faces=mesh.faces[stays], edges=edges_of_rest(mesh.edges, stays))

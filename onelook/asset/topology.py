@@ -81,6 +81,23 @@ def _settle_ties(order: Array, start: Array, uses: Array) -> Array:
     return order
 
 
+def edges_of_rest(edges: Edges, stays: Array) -> Edges:
+    """The edges of `faces[stays]` from those of all faces: stays (M,) bool. It need not sort."""
+    number = np.cumsum(stays) - 1
+    order = edges.order[stays[edges.order // 3]]
+    of_half = edges.of_half.reshape(-1, 3)[stays].ravel()
+    uses = np.bincount(of_half, minlength=len(edges.uses))
+    has_faces = uses > 0
+    uses = uses[has_faces]
+    return Edges(
+        ends=edges.ends[has_faces],
+        uses=uses,
+        order=3 * number[order // 3] + order % 3,
+        start=np.cumsum(uses) - uses,
+        of_half=(np.cumsum(has_faces, dtype=np.int32) - np.int32(1))[of_half],
+    )
+
+
 def half_edge_heads(faces: Array) -> Array:
     """(3M,) vertex at which each half-edge ends."""
     return faces[:, [1, 2, 0]].ravel()
