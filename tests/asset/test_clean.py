@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import meshes
 import numpy as np
 import pytest
 from helpers.solids import (
@@ -19,6 +25,7 @@ from hypothesis import strategies as st
 from meshes import damaged_knot, knot, scramble_winding
 
 from onelook.asset.clean import clean
+from onelook.asset.simplify import simplify
 from onelook.errors import SurfaceError
 
 
@@ -276,6 +283,34 @@ def test_same_mesh_same_bytes(damaged):
     first, second = (clean(damaged.vertices, damaged.faces) for _ in range(2))
     assert first.vertices.tobytes() == second.vertices.tobytes()
     assert first.faces.tobytes() == second.faces.tobytes()
+
+
+ONE_THREAD = """
+import hashlib, os, sys
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+sys.path[:0] = sys.argv[1:]
+from meshes import damaged_knot
+from onelook.asset.clean import clean
+from onelook.asset.simplify import simplify
+damaged = damaged_knot(60_000)
+mesh = clean(damaged.vertices, damaged.faces)
+digest = hashlib.sha256()
+for array in (mesh.vertices, mesh.faces, *simplify(mesh.vertices, mesh.faces, 5000)):
+    digest.update(array.tobytes())
+print(digest.hexdigest())
+"""
+
+
+def test_another_process_with_one_thread_gives_the_same_bytes(damaged):
+    mesh = clean(damaged.vertices, damaged.faces)
+    digest = hashlib.sha256()
+    for array in (mesh.vertices, mesh.faces, *simplify(mesh.vertices, mesh.faces, 5000)):
+        digest.update(array.tobytes())
+    folder = str(Path(meshes.__file__).parent)
+    command = [sys.executable, "-c", ONE_THREAD, folder]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.split()[-1] == digest.hexdigest()
 
 
 @st.composite
