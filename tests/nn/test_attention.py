@@ -22,6 +22,16 @@ def test_attention_equals_its_twin():
     torch.testing.assert_close(attention(q, k, v), attention_plain(q, k, v), **CLOSE)
 
 
+@pytest.mark.parametrize("kind, most", [(torch.bfloat16, 0.01), (torch.float16, 0.001)])
+def test_halves_come_near(monkeypatch, kind, most):
+    monkeypatch.setattr("onelook.nn.attention.SCORES_BYTES", 40 * 300 * 2)
+    q = rows(2, 70, 3, 20)[0].to(kind)
+    k, v = (t.to(kind) for t in rows(2, 300, 3, 20, seed=1)[:2])
+    got, wanted = attention(q, k, v), attention_plain(q.double(), k.double(), v.double())
+    assert got.dtype == kind
+    assert (got - wanted).norm() < most * wanted.norm()
+
+
 @pytest.mark.parametrize("sizes", [[9], [5, 5, 5], [1, 40, 3, 3, 17, 2, 38, 1], [300, 1, 280]])
 def test_groups_equal_one_call_per_group(sizes):
     numbers = torch.cat([torch.full((n,), 10 * i) for i, n in enumerate(sizes)])
