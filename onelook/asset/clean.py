@@ -40,6 +40,7 @@ Array = np.ndarray
 
 MOST_COORDINATE = 1e30  # beyond, even a length overflows float32
 FLAP_SHARE = 1e-4  # of the largest sheet's area: smaller open ones, once taken apart, are debris
+MOST_PARTS = 10_000  # of a triangle soup with more, nothing is judged by view
 MOSTLY = 1.5  # times more of its back than of its front must be seen for a thin sheet to be turned
 
 
@@ -296,7 +297,7 @@ def _judged_by_view(
     undecided = is_open
     if is_open.any():
         undecided = judge_sides(mesh.vertices, mesh.faces, part, number, is_open).is_undecided
-    if not (drop_hidden and number > 1) and not undecided.any():
+    if number > MOST_PARTS or not (drop_hidden and number > 1 or undecided.any()):
         return mesh
     from onelook.asset.visibility import part_visibility
 

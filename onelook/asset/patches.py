@@ -9,13 +9,15 @@ n border vertices of a hole, in order, counter-clockwise seen from outside.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.spatial import Delaunay, QhullError
 
 Array = np.ndarray
+Vector = Sequence[float]  # three numbers
 
 REFLEX_COST = 100.0  # times the squared diagonal: an ear that folds over is the last resort
 MOST_GRID_POINTS = 40_000
@@ -38,40 +40,8 @@ def sew(points: Array, is_taken: Callable[[int, int], bool]) -> Array:
     is_taken(i, j) says that vertices i and j are joined already, so no diagonal may run there; it
     is ignored where nothing else is left.
     """
-    points = np.asarray(points, np.float64)
-    normal = np.cross(points, np.roll(points, -1, axis=0)).sum(0)
-    ring = list(range(len(points)))
-    costs = {i: _ear_cost(points, normal, ring, place, is_taken) for place, i in enumerate(ring)}
-    faces = []
-    while len(ring) > 3:
-        place = min(range(len(ring)), key=lambda p: costs[ring[p]])
-        faces.append([ring[place - 1], ring[place], ring[(place + 1) % len(ring)]])
-        del ring[place]
-        for neighbour in (place - 1, place % len(ring)):
-            i = ring[neighbour]
-            costs[i] = _ear_cost(points, normal, ring, neighbour % len(ring), is_taken)
-    faces.append(ring)
-    return np.array(faces)
-
-
-def _ear_cost(
-    points: Array,
-    normal: Array,
-    ring: list[int],
-    place: int,
-    is_taken: Callable[[int, int], bool],
-) -> float:
-    """What cutting off the corner at `place` costs: its diagonal, much more where it folds over."""
-    i, j, k = ring[place - 1], ring[place], ring[(place + 1) % len(ring)]
-    if is_taken(i, k):
-        return np.inf
-    (a, b, c) = points[[i, j, k]]
-    u, v = b - a, c - a
-    length = float(v @ v)
-    cross = np.array(
-        [u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]]
-    )
-    return length if cross @ normal > 0 else REFLEX_COST * length
+    faces, last = _cut_ears(points, is_taken, _length_of_cut, math.inf)
+    return np.concatenate([faces, last[None]])
 
 
 def trim(points: Array, is_taken: Callable[[int, int], bool]) -> tuple[Array, Array]:
@@ -80,36 +50,71 @@ def trim(points: Array, is_taken: Callable[[int, int], bool]) -> tuple[Array, Ar
     Returns their faces (F, 3) and the corners of the polygon that remains (n - F,), at least three.
     is_taken as in `sew`.
     """
-    points = np.asarray(points, np.float64)
-    normal = np.cross(points, np.roll(points, -1, axis=0)).sum(0)
-    ring = list(range(len(points)))
-    narrow = {i: _narrowness(points, normal, ring, place, is_taken) for place, i in enumerate(ring)}
+    return _cut_ears(points, is_taken, _width_of_corner, -NARROW)
+
+
+def _cut_ears(
+    points: Array,
+    is_taken: Callable[[int, int], bool],
+    cost: Callable[[Vector, Vector, Vector], float],
+    limit: float,
+) -> tuple[Array, Array]:
+    """Cut off the cheapest corners, up to `limit`, until three are left.
+
+    cost(before, after, normal) of a corner: the ways from it to its neighbours, and the polygon's
+    normal. Returns faces (F, 3) and the corners that are left. Plain numbers: holes are small, and
+    NumPy is slow on three of them.
+    """
+    vectors = np.asarray(points, np.float64)
+    normal = tuple(np.cross(vectors, np.roll(vectors, -1, axis=0)).sum(0).tolist())
+    places = vectors.tolist()
+    ring = list(range(len(places)))
+
+    def cost_at(place: int) -> float:
+        i, j, k = ring[place - 1], ring[place], ring[(place + 1) % len(ring)]
+        if is_taken(i, k):
+            return math.inf
+        return cost(_way(places[j], places[i]), _way(places[j], places[k]), normal)
+
+    costs = [cost_at(place) for place in ring]
     faces = []
     while len(ring) > 3:
-        place = max(range(len(ring)), key=lambda p: narrow[ring[p]])
-        if narrow[ring[place]] < NARROW:
+        place = min(range(len(ring)), key=costs.__getitem__)
+        if costs[place] > limit:
             break
         faces.append([ring[place - 1], ring[place], ring[(place + 1) % len(ring)]])
-        del ring[place]
+        del ring[place], costs[place]
         for neighbour in (place - 1, place % len(ring)):
-            narrow[ring[neighbour]] = _narrowness(points, normal, ring, neighbour, is_taken)
+            costs[neighbour] = cost_at(neighbour)
     return np.array(faces, np.int64).reshape(-1, 3), np.array(ring)
 
 
-def _narrowness(
-    points: Array,
-    normal: Array,
-    ring: list[int],
-    place: int,
-    is_taken: Callable[[int, int], bool],
-) -> float:
-    """Cosine of the angle at a corner; -1 where cutting it off folds over or is not allowed."""
-    i, j, k = ring[place - 1], ring[place], ring[(place + 1) % len(ring)]
-    before, after = points[i] - points[j], points[k] - points[j]
-    length = float((before @ before) * (after @ after)) ** 0.5
-    if length == 0 or np.cross(after, before) @ normal <= 0 or is_taken(i, k):
-        return -1.0
-    return float(before @ after) / length
+def _length_of_cut(before: Vector, after: Vector, normal: Vector) -> float:
+    """The squared diagonal of a corner, much more where cutting it off would fold over."""
+    diagonal = _way(before, after)
+    length = _dot(diagonal, diagonal)
+    return length if _is_convex(before, after, normal) else REFLEX_COST * length
+
+
+def _width_of_corner(before: Vector, after: Vector, normal: Vector) -> float:
+    """Minus the cosine of a corner's angle; infinite where cutting it off would fold over."""
+    length = (_dot(before, before) * _dot(after, after)) ** 0.5
+    if length == 0 or not _is_convex(before, after, normal):
+        return math.inf
+    return -_dot(before, after) / length
+
+
+def _is_convex(before: Vector, after: Vector, normal: Vector) -> bool:
+    (ax, ay, az), (bx, by, bz) = after, before
+    return _dot((ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx), normal) > 0
+
+
+def _dot(a: Vector, b: Vector) -> float:
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+def _way(start: Vector, end: Vector) -> Vector:
+    return (end[0] - start[0], end[1] - start[1], end[2] - start[2])
 
 
 def planar_patch(points: Array, is_taken: Callable[[int, int], bool]) -> Patch | None:

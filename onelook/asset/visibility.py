@@ -82,7 +82,7 @@ def part_visibility(
     front, back = np.zeros(count), np.zeros(count)
     unsure = np.arange(count)
     for samples in (FIRST_SAMPLES, SAMPLES):
-        wanted = int(np.clip(MOST_SAMPLES // len(unsure), 8, samples))
+        wanted = int(np.clip(MOST_SAMPLES // len(unsure), 1, samples))
         chosen = ground.spread(unsure, wanted)
         seen = rays.escaping(chosen, crosses[chosen]).reshape(len(unsure), wanted, 2)
         share = np.minimum(seen.sum(1) / (wanted * DIRECTIONS / 2), 1.0)
@@ -91,6 +91,12 @@ def part_visibility(
         if not len(unsure):
             break
     return Visibility(front, back)
+
+
+def warm_up(device: str | None = None) -> None:
+    """Compile or load the kernel, so that the first mesh of several parts does not wait for it."""
+    corners = np.eye(3, dtype=np.float32)
+    part_visibility(corners, np.array([[0, 1, 2]], np.int32), np.zeros(1, np.int32), 1, device)
 
 
 class _Rays:
