@@ -4,6 +4,7 @@ The numbers stand here as literals because Cog reads this file as text; a test h
 `onelook/options.py`.
 """
 
+import os
 from typing import Optional
 
 from cog import BaseModel, BasePredictor, Input, Path
@@ -26,7 +27,7 @@ class Predictor(BasePredictor):
     def setup(self) -> None:
         """Load what can be loaded once, and compile the kernels."""
         self.scratch = Scratch()
-        self.engine = Engine()
+        self.engine = Engine(vram=os.environ.get("ONELOOK_VRAM", "auto"))
         self.engine.warm_up()
 
     def predict(
@@ -37,7 +38,7 @@ class Predictor(BasePredictor):
         model: str = Input(
             description="System that makes the shape. auto takes the best one whose weights are on this machine and that fits its device; relief is an instant preview that needs no weights.",
             default="auto",
-            choices=["auto", "relief"],
+            choices=["auto", "trellis", "relief"],
         ),
         seed: int = Input(
             description="Seed of every random number: same seed, same device, same files. relief has no randomness and ignores it.",
@@ -103,6 +104,18 @@ class Predictor(BasePredictor):
         tex_slat_cfg: float = Input(
             description="Guidance scale of the texture latent; the authors of TRELLIS.2 use 1.0. TRELLIS.2 only; relief ignores it.",
             default=7.5,
+            ge=0,
+            le=15,
+        ),
+        slat_steps: int = Input(
+            description="Sampling steps of the latent. TRELLIS only; relief ignores it.",
+            default=12,
+            ge=1,
+            le=50,
+        ),
+        slat_cfg: float = Input(
+            description="Guidance scale of the latent. TRELLIS only; relief ignores it.",
+            default=3.0,
             ge=0,
             le=15,
         ),

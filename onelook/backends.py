@@ -17,8 +17,27 @@ from onelook.report import Report
 from onelook.surface import Surface
 
 
+@dataclass(frozen=True)
+class Setup:
+    """What a backend is opened with; nothing of a request.
+
+    device: "cpu" or "cuda:N". vram: "auto" or gigabytes of GPU memory it may use. weights: a folder
+    or owner/repository with another checkpoint in the same layout, None for the manifest's.
+    """
+
+    device: str
+    vram: str | float = "auto"
+    weights: str | None = None
+
+
 class Backend(Protocol):
-    """One system: a cut-out picture in, a surface out."""
+    """One system: a cut-out picture in, a surface out.
+
+    step_shares: the steps that `generate` reports, and each one's share of the time of a run in
+    which everything after the surface takes about 100.
+    """
+
+    step_shares: dict[str, float]
 
     def generate(self, foreground: Foreground, options: Options, report: Report) -> Surface: ...
 
@@ -32,18 +51,30 @@ class BackendEntry:
     """
 
     summary: str
-    load: Callable[[str], Backend]
+    load: Callable[[Setup], Backend]
     weights: tuple[str, ...] = ()
     device_memory_gb: float = 0.0
 
 
-def _load_relief(device: str) -> Backend:
+def _load_trellis(setup: Setup) -> Backend:
+    from trellis_backend.backend import TrellisBackend
+
+    return TrellisBackend(setup)
+
+
+def _load_relief(setup: Setup) -> Backend:
     from relief_backend.pipeline import ReliefBackend
 
     return ReliefBackend()
 
 
 BACKENDS: dict[str, BackendEntry] = {
+    "trellis": BackendEntry(
+        "TRELLIS-image-large: mesh coloured by its Gaussians",
+        _load_trellis,
+        weights=("trellis",),
+        device_memory_gb=4.0,
+    ),
     "relief": BackendEntry("instant preview: the silhouette inflated, no weights", _load_relief),
 }
 
@@ -53,21 +84,26 @@ def choose_backend(
     device_memory_gb: float,
     report: Report,
     backends: dict[str, BackendEntry] = BACKENDS,
+    own_weights: str | None = None,
 ) -> str:
     """The name of the backend for `model`, after resolving "auto"; says in the log what and why.
 
-    device_memory_gb: memory of the GPU, 0 without one.
+    device_memory_gb: memory of the GPU, 0 without one. own_weights: the place that was named for
+    the model's checkpoint, which is looked at when it is opened.
     Raises WeightsError when a named model lacks weights, OptionError when there is no such model.
     """
     if model != "auto":
         if model not in backends:
             raise OptionError(f"model must be one of auto, {', '.join(backends)}, got {model!r}")
-        if missing := missing_weights_of(backends[model]):
+        missing = missing_weights_of(backends[model])
+        if missing and not own_weights:
             raise WeightsError(
                 f"model {model} needs weights that are not on this machine: {', '.join(missing)};"
                 f" get them with: onelook weights pull {' '.join(missing)}"
             )
         return model
+    if own_weights:
+        raise OptionError("weights were named for one model, so name the model, too")
     passed_over = []
     for name, entry in backends.items():
         obstacle = _obstacle(entry, device_memory_gb)
@@ -101,5 +137,5 @@ def _choice_note(name: str, entry: BackendEntry, passed_over: list[str]) -> str:
     elif entry.weights:
         why = "the best model, and its weights are on this machine"
     else:
-        why = "no other model is part of this version; onelook weights list shows what is planned"
+        why = "no other model is part of this version"
     return f"model auto: chose {name} ({entry.summary}); {why}"

@@ -52,7 +52,7 @@ def generate_command(argv: list[str]) -> int:
 
     from onelook.engine import Engine
 
-    engine = Engine(device=arguments.device)
+    engine = Engine(arguments.device, arguments.vram, arguments.weights)
     failed = 0
     for picture, name in zip(arguments.images, _output_names(arguments.images), strict=True):
         try:
@@ -110,6 +110,14 @@ def _generate_parser() -> argparse.ArgumentParser:
         "-o", "--output", type=Path, required=True, metavar="OUT", help="folder for the files"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N (default: auto)")
+    parser.add_argument(
+        "--vram", default="auto", metavar="GB", help="GPU memory networks may use (default: auto)"
+    )
+    parser.add_argument(
+        "--weights",
+        metavar="PLACE",
+        help="folder or owner/repository with another checkpoint for --model, in the same layout",
+    )
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress, only file names")
     parser.add_argument("--version", action="version", version=f"onelook {__version__}")
     group = parser.add_argument_group("options")

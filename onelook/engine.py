@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onelook import __version__
-from onelook.backends import BACKENDS, Backend, choose_backend
+from onelook.backends import BACKENDS, Backend, Setup, choose_backend
 from onelook.errors import OptionError, OutputError
 from onelook.options import Options
 from onelook.report import Figure, Report
@@ -29,9 +29,8 @@ if TYPE_CHECKING:
     from onelook.asset.asset import Asset
     from onelook.foreground.foreground import Foreground
 
-STEP_SHARES = {  # of the time of a run; only for the progress bar
-    "cut out": 3,
-    "shape": 5,
+CUT_OUT_SHARE = 3
+ASSET_SHARES = {  # of the time of a run, beside the backend's own; only for the progress bar
     "clean": 3,
     "simplify": 3,
     "unwrap": 25,
@@ -59,11 +58,17 @@ class Result:
 class Engine:
     """Keeps the loaded backends; holds nothing else between requests."""
 
-    def __init__(self, device: str = "auto"):
-        """device: "auto", "cpu", "cuda" or "cuda:N". Raises OptionError where it is not there."""
+    def __init__(
+        self, device: str = "auto", vram: str | float = "auto", weights: str | None = None
+    ):
+        """device: "auto", "cpu", "cuda" or "cuda:N". vram: "auto" or the gigabytes of GPU memory
+        that networks may use. weights: another checkpoint in the layout of the model's own (folder
+        or owner/repository). Raises OptionError where the device is not there.
+        """
         from onelook.kernels import resolve_device
 
         self.device = resolve_device(device)
+        self._setup = Setup(self.device, vram, weights)
         self._loaded: dict[str, Backend] = {}
 
     def warm_up(self) -> None:
@@ -90,7 +95,6 @@ class Engine:
         report = report or Report()
         options = options.with_drawn_seed()
         _refuse_the_impossible(options)
-        report.plan(STEP_SHARES)
         with _staging(Path(out_dir)) as staging:
             made = self._make_files(picture, options, staging, name, report)
             sizes = {key: path.stat().st_size for key, path in made.items()}
@@ -107,6 +111,11 @@ class Engine:
         from onelook.foreground.extract import extract_foreground
 
         files = {}
+        backend, shares = None, {}
+        if options.needs_asset:
+            backend = self.open_backend(options.model, report)
+            shares = {**backend.step_shares, **ASSET_SHARES}
+        report.plan({"cut out": CUT_OUT_SHARE, **shares})
         with report.step("cut out"):
             foreground = extract_foreground(picture, options.preprocess_image)
         for sentence in foreground.notes:
@@ -117,19 +126,19 @@ class Engine:
 
             files["no_background_image"] = folder / f"{name}_no_background.png"
             write_png(foreground.image, files["no_background_image"])
-        if options.needs_asset:
-            asset = self._make_asset(foreground, options, report)
+        if backend is not None:
+            asset = self._make_asset(backend, foreground, options, report)
             if options.generate_model:
                 files["model_file"] = _write_model(asset, options, folder / name, report)
             files |= self._take_pictures(asset, options, folder, name, report)
         return files
 
-    def _make_asset(self, foreground: Foreground, options: Options, report: Report) -> Asset:
+    def _make_asset(
+        self, backend: Backend, foreground: Foreground, options: Options, report: Report
+    ) -> Asset:
         from onelook.asset.build import build_asset
 
-        backend = self._backend(options, report)
-        with report.step("shape"):
-            surface = backend.generate(foreground, options, report)
+        surface = backend.generate(foreground, options, report)
         return build_asset(
             surface,
             decimation_target=options.face_budget,
@@ -172,13 +181,19 @@ class Engine:
                 )
         return files
 
-    def _backend(self, options: Options, report: Report) -> Backend:
+    def open_backend(self, model: str, report: Report) -> Backend:
+        """The backend of `model`, opened the first time it is asked for.
+
+        Raises OptionError for an unknown model, WeightsError when its weights cannot be used.
+        """
         from onelook.kernels import device_memory_bytes
 
-        name = choose_backend(options.model, device_memory_bytes(self.device) / 1e9, report)
+        memory = device_memory_bytes(self.device) / 1e9
+        name = choose_backend(model, memory, report, own_weights=self._setup.weights)
         report.figures["model"] = name
         if name not in self._loaded:
-            self._loaded[name] = BACKENDS[name].load(self.device)
+            with report.step("open weights"):
+                self._loaded[name] = BACKENDS[name].load(self._setup)
         return self._loaded[name]
 
 

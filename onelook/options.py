@@ -54,7 +54,7 @@ class Options:
         "auto",
         "System that makes the shape. auto takes the best one whose weights are on this machine and"
         " that fits its device; relief is an instant preview that needs no weights.",
-        choices=("auto", "relief"),
+        choices=("auto", "trellis", "relief"),
     )
     seed: int = _option(
         42,
@@ -110,6 +110,12 @@ class Options:
         " relief ignores it.",
         0,
         15,
+    )
+    slat_steps: int = _option(
+        12, "Sampling steps of the latent. TRELLIS only; relief ignores it.", 1, 50
+    )
+    slat_cfg: float = _option(
+        3.0, "Guidance scale of the latent. TRELLIS only; relief ignores it.", 0, 15
     )
     decimation_target: int = _option(
         1_000_000,

@@ -21,6 +21,7 @@ def warm_up(engine: Engine) -> None:
     from onelook.options import Options
     from onelook.render.turntable import turntable_frames
     from onelook.render.video import write_video
+    from onelook.report import Report
 
     options = Options(
         model="relief", decimation_target=2000, texture_size=256, generate_video=False
@@ -30,6 +31,7 @@ def warm_up(engine: Engine) -> None:
         asset = load_glb(made.files["model_file"])
         frames = turntable_frames(asset, num_frames=1, device=engine.device)
         write_video(frames, Path(folder) / "one_frame.mp4")
+    engine.open_backend("auto", Report())
 
 
 def _small_picture() -> bytes:

@@ -34,12 +34,15 @@ class ReliefBackend:
     which the rest of the pipeline can be run and judged.
     """
 
+    step_shares = {"shape": 5}
+
     def __init__(self, config: ReliefConfig | None = None):
         self.config = config or ReliefConfig()
 
     def generate(self, foreground: Foreground, options: Any, report: Report) -> Surface:
         """What the engine calls. No option applies: nothing here is random or optional."""
-        return self.run(foreground, report)
+        with report.step("shape"):
+            return self.run(foreground, report)
 
     def run(self, foreground: Foreground, report: Report) -> Surface:
         """Cut-out -> closed surface in canonical space (+Y up, front +Z, longest side 1).

@@ -330,6 +330,8 @@ def test_named_model_without_weights_names_the_remedy(weights, engine, tmp_path,
 
 def test_backend_that_fails_leaves_no_file(engine, tmp_path, monkeypatch):
     class Failing:
+        step_shares = {}
+
         def generate(self, foreground, options, report):
             raise SurfaceError("the surface has no faces")
 
