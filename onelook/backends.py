@@ -6,6 +6,7 @@ the order in which `auto` tries them. `relief` needs nothing, so `auto` always f
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -46,12 +47,14 @@ class Backend(Protocol):
 class BackendEntry:
     """How the engine knows a backend.
 
-    weights: names in the weights manifest, all of which it needs. device_memory_gb: least GPU
+    modules: what it imports beyond the core, from the extra "models". weights: names in the
+    weights manifest, all of which it needs. device_memory_gb: least GPU
     memory it runs in with low-VRAM swapping; 0 where it needs no GPU.
     """
 
     summary: str
     load: Callable[[Setup], Backend]
+    modules: tuple[str, ...] = ()
     weights: tuple[str, ...] = ()
     device_memory_gb: float = 0.0
 
@@ -72,6 +75,7 @@ BACKENDS: dict[str, BackendEntry] = {
     "trellis": BackendEntry(
         "TRELLIS-image-large: mesh coloured by its Gaussians",
         _load_trellis,
+        modules=("torch", "safetensors", "transformers"),
         weights=("trellis",),
         device_memory_gb=4.0,
     ),
@@ -95,6 +99,11 @@ def choose_backend(
     if model != "auto":
         if model not in backends:
             raise OptionError(f"model must be one of auto, {', '.join(backends)}, got {model!r}")
+        if absent := _absent_modules(backends[model]):
+            raise OptionError(
+                f"model {model} needs libraries that are not installed: {', '.join(absent)};"
+                " get them with: pip install 'onelook[models]'"
+            )
         missing = missing_weights_of(backends[model])
         if missing and not own_weights:
             raise WeightsError(
@@ -123,7 +132,13 @@ def missing_weights_of(entry: BackendEntry) -> list[str]:
     return missing_weights(entry.weights)
 
 
+def _absent_modules(entry: BackendEntry) -> list[str]:
+    return [name for name in entry.modules if importlib.util.find_spec(name) is None]
+
+
 def _obstacle(entry: BackendEntry, device_memory_gb: float) -> str | None:
+    if absent := _absent_modules(entry):
+        return f"{', '.join(absent)} not installed: pip install 'onelook[models]'"
     if missing := missing_weights_of(entry):
         return f"no weights: onelook weights pull {' '.join(missing)}"
     if entry.device_memory_gb > device_memory_gb:

@@ -340,3 +340,11 @@ def test_backend_that_fails_leaves_no_file(engine, tmp_path, monkeypatch):
     with pytest.raises(SurfaceError):
         engine.generate(PICTURE, options, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_named_model_without_its_libraries_names_the_extra():
+    table = {"deep": BackendEntry("needs more", lambda setup: None, modules=("no_such_module",))}
+    with pytest.raises(OptionError, match=r"not installed: no_such_module; .*onelook\[models\]"):
+        choose_backend("deep", 80, Report(), table)
+    with pytest.raises(WeightsError, match="deep .no_such_module not installed"):
+        choose_backend("auto", 80, Report(), table)
