@@ -47,16 +47,16 @@ class Backend(Protocol):
 class BackendEntry:
     """How the engine knows a backend.
 
-    modules: what it imports beyond the core, from the extra "models". weights: names in the
-    weights manifest, all of which it needs. device_memory_gb: least GPU
-    memory it runs in with low-VRAM swapping; 0 where it needs no GPU.
+    weights: names in the weights manifest, all of which it needs. device_memory_gb: least GPU
+    memory it runs in with low-VRAM swapping; 0 where it needs no GPU. modules: what it imports
+    beyond the core, all of it in the extra "models".
     """
 
     summary: str
     load: Callable[[Setup], Backend]
-    modules: tuple[str, ...] = ()
     weights: tuple[str, ...] = ()
     device_memory_gb: float = 0.0
+    modules: tuple[str, ...] = ()
 
 
 def _load_trellis(setup: Setup) -> Backend:
