@@ -32,7 +32,8 @@ class SLatGaussianDecoder(LatentTorso):
             head.lr["_rotation"],
         )
         self.out_layer = nn.Linear(config.model_channels, head.num_gaussians * CHANNELS)
-        self.register_buffer("offset_perturbation", spread_offsets(head))
+        with torch.device("cpu"):  # on the meta device this would import torch's compiler: 1.5 s
+            self.register_buffer("offset_perturbation", spread_offsets(head))
 
     def forward(self, x: SparseTensor) -> list[Gaussians]:
         """x (N, C) float32, the latent as decoders expect it -> Gaussians of each item."""

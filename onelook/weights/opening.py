@@ -41,16 +41,35 @@ def open_model(
     Raises WeightsError when the file is missing or damaged, its keys or shapes differ, or a tensor
     of the network stays empty because no checkpoint holds it.
     """
-    import torch
-
-    with torch.device("meta"):
-        model = factory()
+    model = build_empty(factory)
     tensors = read_tensors(path, prefix=prefix, ignore=ignore, rename=rename)
     return fill_model(model, tensors, _shown_name(path))
 
 
+def build_empty(factory: Callable[[], nn.Module]) -> nn.Module:
+    """`factory()` on the meta device and without initial values: shapes, no memory, no numbers.
+
+    Initialising costs time there as well, although nothing is written: most functions of torch
+    that compute are Python on the meta device, and the first one to make a table (arange, stack)
+    even imports torch's compiler, 1.5 s. A network that computes tables does it under
+    `torch.device("cpu")`.
+    """
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class WithoutInitialValues(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            kwargs = kwargs or {}
+            if getattr(function, "__module__", None) == "torch.nn.init":
+                return kwargs["tensor"] if "tensor" in kwargs else args[0]
+            return function(*args, **kwargs)
+
+    with torch.device("meta"), WithoutInitialValues():
+        return factory()
+
+
 def fill_model(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> nn.Module:
-    """Make `tensors` the parameters and buffers of a network built on the meta device.
+    """Make `tensors` the parameters and buffers of a network that `build_empty` made.
 
     For checkpoints whose tensors have to be cut or joined first; `open_model` does the rest in one.
     source: the file's name, for messages. Returns and raises as `open_model`.
@@ -149,12 +168,12 @@ def tensors_on_meta(model: nn.Module) -> list[str]:
 
 
 def _map_safetensors(path: Path, kept: Callable[[str], str | None]) -> dict[str, Tensor]:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
+
+    from onelook.weights.mapping import map_tensors
 
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            names = file.keys()
-            return {new: file.get_tensor(key) for key in names if (new := kept(key)) is not None}
+        return map_tensors(path, kept)
     except SafetensorError as error:
         raise WeightsError(
             f"{_shown_name(path)} is damaged or not whole ({error}); find out with: onelook weights"
