@@ -51,6 +51,7 @@ def test_help_names_every_option_and_is_quick():
     assert done.returncode == 0
     for option in option_fields():
         assert f"--{option.name}" in done.stdout
+    assert "onelook doctor | render | warmup | weights" in done.stdout
     assert min(seconds) <= 0.5
 
 
@@ -61,6 +62,8 @@ def test_help_names_every_option_and_is_quick():
         ["--version"],
         ["warmup", "--help"],
         ["doctor", "--help"],
+        ["render", "--help"],
+        ["render", "a.glb"],
         ["a.png", "--sed", "1"],
     ],
     ids=" ".join,
