@@ -39,9 +39,9 @@ test: $(VENV)/.installed-dev node_modules
 test-gpu: $(VENV)/.installed-dev
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m gpu
 
-# The Khronos validator, for one test; without npm that test is skipped.
+# The Khronos validator and a web viewer; without npm (and Chromium) the tests that ask them are skipped.
 node_modules: package.json
-	@if command -v npm >/dev/null; then echo "==> installing the glTF validator" && npm install --silent --no-audit --no-fund --no-package-lock || true; fi
+	@if command -v npm >/dev/null; then echo "==> installing the glTF validator and a web viewer" && npm install --silent --no-audit --no-fund --no-package-lock || true; fi
 	@mkdir -p $@ && touch $@
 
 lint: $(VENV)/.installed-dev
