@@ -16,12 +16,14 @@ import numpy as np
 from onelook.asset.crossings import overlapping_faces
 from onelook.asset.flatten import CutMesh, cut, flatten
 from onelook.asset.parts import face_graph, find_parts, recut_parts, renumber
+from onelook.asset.topology import face_areas
 
 Array = np.ndarray
 LARGEST_PART, SMALLEST_PART = 8000, 100  # faces; larger parts take longer to relax
 PARTS_WANTED = 24  # where that makes parts of a size between the two
 MAX_STRETCH = 1.1  # of a chart, root mean square (L2) over its area; 1 is none
 MAX_SMALL_STRETCH, _SMALL_SHARE = 2.0, 1e-3  # of charts with so small a share of the area
+MAX_LENGTH = 1.6  # of a chart, in sides of a square as large as the mesh: longer ones waste space
 _WORST_STRETCH = 2.0  # of a face in a chart that is stretched too far
 _SPECK = 1e-7  # of a chart's area: faces under it may flip, since rounding decides
 _ANGLES = np.arange(32) * (np.pi / 64)
@@ -50,13 +52,14 @@ def make_charts(vertices: Array, faces: Array) -> Charts:
     part_faces = int(np.clip(len(faces) // PARTS_WANTED, SMALLEST_PART, LARGEST_PART))
     graph = face_graph(vertices, faces, part_faces)
     label = find_parts(graph, part_faces)
+    longest = MAX_LENGTH * float(face_areas(vertices, faces).sum(dtype=np.float64)) ** 0.5
     todo = [(np.arange(len(faces)), label, None)]
     pieces = []
     while todo:
         pending, label, known = todo.pop()
         mesh = cut(faces[pending], label)
         flat = flatten(vertices, mesh) if known is None else _carry_over(mesh, known)
-        bad, sound, points = _judge(vertices, mesh, flat)
+        bad, sound, points = _judge(vertices, mesh, flat, longest)
         pieces.append(_Piece.of(mesh, points, sound, pending))
         failed = ~sound[mesh.chart_of_face]
         if failed.any():
@@ -103,7 +106,9 @@ class _Piece:
         )
 
 
-def _judge(vertices: Array, mesh: CutMesh, flat: Array) -> tuple[Array, Array, Array]:
+def _judge(
+    vertices: Array, mesh: CutMesh, flat: Array, longest: float
+) -> tuple[Array, Array, Array]:
     """Bad faces (M,), sound charts (C,), and points (K, 2) scaled to the charts' true areas."""
     chart, count = mesh.chart_of_face, len(mesh.face_starts) - 1
     area, flat_area, squared = _areas_and_stretch(vertices, mesh, flat)
@@ -117,7 +122,9 @@ def _judge(vertices: Array, mesh: CutMesh, flat: Array) -> tuple[Array, Array, A
     mean_squared = np.bincount(chart, squared * area, count) / np.where(has_area, total, 1)
     limit = np.where(total < _SMALL_SHARE * total.sum(), MAX_SMALL_STRETCH, MAX_STRETCH) ** 2
     stretched = has_area & (mean_squared > limit)
-    sound = (np.bincount(chart, bad, count) == 0) & ~stretched
+    starts = mesh.vertex_starts[:-1]
+    length = (np.maximum.reduceat(flat, starts) - np.minimum.reduceat(flat, starts)).max(axis=1)
+    sound = (np.bincount(chart, bad, count) == 0) & ~stretched & (length <= longest)
     sound |= np.diff(mesh.face_starts) == 1
     bad |= stretched[chart] & (squared > _WORST_STRETCH**2)
     factor = np.where(has_area, np.sqrt(np.clip(ratio, 0.25, 4)), 0)

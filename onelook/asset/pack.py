@@ -15,7 +15,7 @@ import numpy as np
 import warp as wp
 
 from onelook.asset.charts import Charts
-from onelook.asset.pack_kernels import pack_at_scale
+from onelook.asset.pack_kernels import SIZE_STEPS, pack_at_scale
 from onelook.asset.topology import find_edges, half_edge_heads
 from onelook.kernels import launch
 
@@ -24,6 +24,7 @@ TRIES = 4  # side by side; fixed, so that the result hangs on no thread count
 LEAST_COVERAGE = 1 / 3  # of the texture: under it padding is given up
 _COARSE, _FINE = 1.05, 1.05 ** (1 / (TRIES + 1))  # steps between scales
 _EXPECTED_FILL = 0.78  # share of the texture under padded outlines, as measured
+_MANY = 1000  # charts, from which on only two orientations of each are tried
 _CELLS_PER_CHART = 16  # across a mean chart, at least, before cells are made smaller
 
 
@@ -145,10 +146,15 @@ class _Outlines:
             wp.array((scales / cell).astype(np.float32), dtype=wp.float32, device="cpu"),
             gap,
             side,
+            4 if self.count < _MANY else 2,  # orientations
             wp.empty((tries, side * (side + 1)), dtype=wp.int16, device="cpu"),
             wp.empty((tries, side * (side + 1)), dtype=wp.int16, device="cpu"),
-            wp.empty((tries, 2 * box), dtype=wp.uint8, device="cpu"),
-            wp.empty((tries, 4 * box), dtype=wp.vec3i, device="cpu"),
+            wp.empty((tries, side), dtype=wp.int16, device="cpu"),
+            wp.empty((tries, SIZE_STEPS**2), dtype=wp.int32, device="cpu"),
+            wp.empty((tries, box), dtype=wp.uint8, device="cpu"),
+            wp.empty((tries, box), dtype=wp.vec2i, device="cpu"),
+            wp.empty((tries, int(cells.max()) + 1), dtype=wp.int32, device="cpu"),
+            wp.empty((tries, 4 * (gap + 1) * box), dtype=wp.vec3i, device="cpu"),
             places,
             fits,
         ]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import warp as wp
 
+from onelook.asset.part_kernels import Feature, average_normals, join_nearest_part
 from onelook.asset.topology import components, face_areas, face_crosses, find_edges
 from onelook.kernels import launch
 
@@ -25,7 +26,6 @@ _STRAIGHTENING_ROUNDS = 6
 _SMALL = 20  # pieces under a twentieth of a full part join a neighbour
 _SPOT_RINGS, _MOST_SPOTS = 6, 0.25  # rings of faces around a bad one; their share of a part
 _SPOT_FACES = 200  # smaller parts are halved, for their spots are spikes that must be opened
-_Feature = wp.types.vector(length=6, dtype=wp.float32)
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def _settle(label: Array, graph: FaceGraph) -> Array:
     """
     count = int(label.max()) + 1
     neighbours = wp.array(_neighbours(graph.links, len(label)), dtype=wp.int32, device="cpu")
-    features = wp.array(graph.features, dtype=_Feature, device="cpu")
+    features = wp.array(graph.features, dtype=Feature, device="cpu")
     now = wp.array(label, dtype=wp.int32, device="cpu")
     after = wp.empty_like(now)
     for turn in range(_SETTLING_ROUNDS):
@@ -192,40 +192,11 @@ def _settle(label: Array, graph: FaceGraph) -> Array:
             label = now.numpy()
             sizes = np.maximum(np.bincount(label, minlength=count), 1)
             sums = [np.bincount(label, column, count) for column in graph.features.T]
-            middles = wp.array(np.stack(sums, axis=1) / sizes[:, None], _Feature, device="cpu")
+            middles = wp.array(np.stack(sums, axis=1) / sizes[:, None], Feature, device="cpu")
         inputs = [neighbours, features, middles, _BORDER_COST, now, after]
-        launch(_join_nearest, len(label), inputs, "cpu")
+        launch(join_nearest_part, len(label), inputs, "cpu")
         now, after = after, now
     return now.numpy().astype(np.int64)
-
-
-@wp.kernel
-def _join_nearest(
-    first: int,
-    neighbours: wp.array(dtype=wp.int32, ndim=2),
-    features: wp.array(dtype=_Feature),
-    middles: wp.array(dtype=_Feature),
-    border_cost: float,
-    now: wp.array(dtype=wp.int32),
-    after: wp.array(dtype=wp.int32),
-):
-    i = first + wp.tid()
-    best = now[i]
-    least = wp.float32(wp.inf)
-    for choice in range(-1, 3):
-        part = now[i]
-        if choice >= 0:
-            part = now[neighbours[i, choice]]
-        if choice < 0 or part != now[i]:
-            offset = features[i] - middles[part]
-            cost = wp.dot(offset, offset)
-            for k in range(3):
-                if now[neighbours[i, k]] != part:
-                    cost += border_cost
-            if cost < least:
-                least = cost
-                best = part
-    after[i] = best
 
 
 def _neighbours(links: Array, count: int) -> Array:
@@ -255,23 +226,9 @@ def _smooth_normals(crosses: Array, links: Array) -> Array:
     now = wp.array(crosses, dtype=wp.vec3, device="cpu")
     after = wp.empty_like(now)
     for _ in range(min(_SMOOTHING_ROUNDS, math.isqrt(len(crosses)))):
-        launch(_average, len(crosses), [neighbours, now, after], "cpu")
+        launch(average_normals, len(crosses), [neighbours, now, after], "cpu")
         now, after = after, now
     return _unit(now.numpy())
-
-
-@wp.kernel
-def _average(
-    first: int,
-    neighbours: wp.array(dtype=wp.int32, ndim=2),
-    now: wp.array(dtype=wp.vec3),
-    after: wp.array(dtype=wp.vec3),
-):
-    i = first + wp.tid()
-    total = now[i]
-    for k in range(3):
-        total += now[neighbours[i, k]]
-    after[i] = total * 0.25
 
 
 def _vote(label: Array, neighbours: Array) -> Array:
