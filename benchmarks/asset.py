@@ -129,16 +129,22 @@ def _measure(size: Size, folder: Path, device: str) -> list[Figure]:
         made = _make(raw, field, size, folder, report, device)
         timings.append(report.seconds)
     seconds = {name: statistics.median(run[name] for run in timings) for name in STEPS}
-    figures = _step_figures(size, seconds, device)
+    figures = _told(_step_figures(size, seconds, device))
+    figures += _told(_quality_of_clean(size, knot.sound, made.clean, device))
+    figures += _told(_quality_of_shape(size, knot.sound, made, device))
+    figures += _told(_quality_of_look(size, knot.sound, made.asset, field, folder, device))
     if size.is_full:
-        figures += [
-            Figure("peak memory, all once", _peak_of_one_run(raw, size, folder, device), "GB", 2),
-            _unwrap_500k(made.clean),
-        ]
-    figures += _quality_of_clean(size, knot.sound, made.clean, device)
-    figures += _quality_of_shape(size, knot.sound, made, device)
-    figures += _quality_of_look(size, knot.sound, made.asset, field, folder, device)
-    return figures + _plain(size, knot.sound, field, seconds, device)
+        peak = _one_run(raw, size, folder, device)[1]
+        figures += _told([Figure("peak memory, all once", peak, "GB", at_most=2)])
+        figures += _told([_unwrap_500k(made.clean)])
+    return figures + _told(_plain(size, knot.sound, field, seconds, device))
+
+
+def _told(figures: list[Figure]) -> list[Figure]:
+    """The same figures, told at once: the whole takes minutes."""
+    for figure in figures:
+        print(figure.row(), file=sys.stderr, flush=True)
+    return figures
 
 
 def _make(
@@ -329,10 +335,6 @@ def _measure_large(folder: Path, device: str) -> list[Figure]:
         Figure("all steps", sum(seconds.values()), "s", at_most=120),
         Figure("peak memory", peak, "GB", at_most=6),
     ]
-
-
-def _peak_of_one_run(raw: Mesh, size: Size, folder: Path, device: str) -> float:
-    return _one_run(raw, size, folder, device)[1]
 
 
 def _one_run(raw: Mesh, size: Size, folder: Path, device: str) -> tuple[dict[str, float], float]:
