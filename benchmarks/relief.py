@@ -15,14 +15,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from onelook.foreground.extract import extract_foreground
-from onelook.render.shade import render
 from table import Figure, finish, median_seconds, parser
 
 from onelook.asset.load import load_glb
 from onelook.engine import Engine
+from onelook.foreground.extract import extract_foreground
 from onelook.options import Options
 from onelook.render.camera import orthographic_camera
+from onelook.render.shade import render
 
 ROOT = Path(__file__).parent.parent
 VIEW = 512  # pixels of the compared views

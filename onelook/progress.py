@@ -27,7 +27,7 @@ def progress_report(label: str = "", quiet: bool = False) -> Iterator[Report]:
     )
 
     def on_progress(step: str, fraction: float) -> None:
-        bar.set_description_str(f"{title}{step:<12}", refresh=False)
+        bar.set_description_str(f"{title}{step:<12}", refresh=fraction == 0)
         bar.update(report.overall(fraction) - bar.n)
 
     def on_note(sentence: str) -> None:

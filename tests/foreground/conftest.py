@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -10,6 +11,9 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+
+# rembg imports a matting library whose first import compiles for most of a minute; no test uses it.
+os.environ.setdefault("NUMBA_DISABLE_JIT", "1")
 
 Array = np.ndarray
 
