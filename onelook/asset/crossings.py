@@ -1,6 +1,7 @@
-"""Find where charts overlap themselves: a border that crosses, faces on one side of an edge.
+"""Find where charts overlap themselves although no face is flipped.
 
-With no face flipped, there is no other way.
+There are three ways: a border that crosses itself or another one, a ring that runs round twice, and
+faces that lie on the same side of an edge.
 
 K chart vertices, M faces, B border edges.
 """
@@ -11,14 +12,17 @@ import numpy as np
 import warp as wp
 
 from onelook.asset.flatten import CutMesh
-from onelook.asset.topology import find_edges, half_edge_heads
+from onelook.asset.topology import components, find_edges, half_edge_heads, next_half_edge
 from onelook.kernels import launch
 
 Array = np.ndarray
 
 
 def overlapping_faces(mesh: CutMesh, flat: Array) -> Array:
-    """Faces at which a chart overlaps itself, if none is flipped: flat (K, 2) -> (M,) bool."""
+    """Faces at which a chart overlaps itself, if none is flipped: flat (K, 2) -> (M,) bool.
+
+    All faces of a chart that overlaps as a whole.
+    """
     found = find_edges(mesh.faces)
     pairs = found.paired()
     tails = mesh.faces.ravel()[pairs]
@@ -39,7 +43,57 @@ def overlapping_faces(mesh: CutMesh, flat: Array) -> Array:
     result = np.zeros(len(mesh.faces), bool)
     for half in (border[crosses.numpy() > 0], same_side, found.crowded()):
         result[half // 3] = True
-    return result
+    following = _next_on_border(border, pairs[tails[:, 0] != tails[:, 1]], len(result))
+    following = _pinched_off(edges[:, 0])[following]
+    twice = _run_round_twice(following, chart, flat[edges].astype(np.float64), len(last))
+    return result | twice[mesh.chart_of_face]
+
+
+def _next_on_border(border: Array, pairs: Array, face_count: int) -> Array:
+    """For each border half-edge (B,), which one the border goes on with: index into border (B,).
+
+    Found by turning round the vertex through the faces.
+    """
+    twin = np.full(3 * face_count, -1)
+    twin[pairs[:, 0]], twin[pairs[:, 1]] = pairs[:, 1], pairs[:, 0]
+    after = next_half_edge(border)
+    turning = np.flatnonzero(twin[after] >= 0)
+    while len(turning):
+        after[turning] = next_half_edge(twin[after[turning]])
+        turning = turning[twin[after[turning]] >= 0]
+    place = np.full(3 * face_count, -1)
+    place[border] = np.arange(len(border))
+    # an edge of more than two faces ends a border: it goes on nowhere
+    return np.where(place[after] >= 0, place[after], np.arange(len(border)))
+
+
+def _pinched_off(tails: Array) -> Array:
+    """For each border edge (B,), another one that leaves the same vertex; itself if it is alone.
+
+    Where a border meets itself at a vertex, going on with the other edge cuts it into an outer
+    border and a hole.
+    """
+    order = np.argsort(tails, kind="stable")
+    first = np.flatnonzero(np.diff(tails[order], prepend=-1))
+    after = np.arange(1, len(order) + 1)
+    after[np.append(first, len(order))[1:] - 1] = first  # the last goes round to the first
+    other = np.empty(len(order), np.int64)
+    other[order] = order[after]
+    return other
+
+
+def _run_round_twice(following: Array, chart: Array, ends: Array, chart_count: int) -> Array:
+    """Charts (C,) bool with two borders that run counter-clockwise; only the outermost one should.
+
+    following, chart (B,); ends (B, 2, 2): flat ends of border edges, with the chart to their left.
+    """
+    links = np.stack([np.arange(len(following)), following], axis=1)
+    count, border = components(links, len(following))
+    (x0, y0), (x1, y1) = ends[:, 0].T, ends[:, 1].T
+    area = np.bincount(border, x0 * y1 - x1 * y0, count)
+    chart_of_border = np.zeros(count, np.int64)
+    chart_of_border[border] = chart
+    return np.bincount(chart_of_border[area > 0], minlength=chart_count) > 1
 
 
 @wp.func

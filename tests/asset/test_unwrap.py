@@ -90,6 +90,15 @@ def test_no_chart_is_mirrored(case):
     assert (_uv_areas(result, signed=True) <= 0).all()  # v points down
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_spikes_do_not_overlap_either(seed):
+    vertices, faces = sphere(40)
+    noise = np.random.default_rng(seed).normal(size=(len(vertices), 1))
+    result = unwrap((vertices * (1 + 0.06 * noise)).astype(np.float32), faces, 512)
+    assert _centres_inside(result, 2048).max() == 1
+    assert result.coverage > 0.35
+
+
 def test_a_smooth_body_needs_few_charts():
     vertices, faces = sphere(48)
     assert unwrap(vertices, faces, 512).chart.max() < 40
