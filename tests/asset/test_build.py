@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from helpers.geometry import edge_uses
 from helpers.knots import trefoil
 from helpers.solids import grid_sheet, joined, moved, sphere
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from onelook.asset.asset import Asset
 from onelook.asset.build import build_asset, choose_alpha_mode
@@ -141,6 +148,52 @@ def test_same_bytes_twice(built):
     for name in ("vertices", "normals", "uvs", "faces"):
         np.testing.assert_array_equal(getattr(again, name), getattr(built[0], name))
     np.testing.assert_array_equal(again.textures.base_color, built[0].textures.base_color)
+
+
+_HASH = """
+import os, sys
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+sys.path.insert(0, sys.argv[1])
+from test_build import digest
+print(digest())
+"""
+
+
+def digest() -> str:
+    asset, _ = _build(trefoil(120, 24), faces=2000, normal_map=True)
+    parts = [asset.vertices, asset.normals, asset.uvs, asset.faces]
+    parts += [asset.textures.base_color, asset.textures.normal]
+    return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
+
+
+def test_same_bytes_in_another_process_with_one_thread():
+    here = os.path.dirname(__file__)
+    path = os.pathsep.join([os.path.dirname(here), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-c", _HASH, here]
+    run = subprocess.run(
+        command, capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": path}
+    )
+    assert digest() == run.stdout.strip()
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 10**6),
+    count=st.integers(1, 60),
+    size=st.sampled_from([1, 16, 64]),
+    normal_map=st.booleans(),
+)
+def test_any_triangles_become_an_asset_or_are_refused(seed, count, size, normal_map):
+    rng = np.random.default_rng(seed)
+    vertices = rng.standard_normal((rng.integers(3, 40), 3)).astype(np.float32)
+    faces = rng.integers(0, len(vertices), (count, 3)).astype(np.int32)
+    try:
+        asset, _ = _build((vertices, faces), faces=40, texture_size=size, normal_map=normal_map)
+    except SurfaceError:
+        return
+    assert np.isfinite(asset.vertices).all() and np.isfinite(asset.uvs).all()
+    np.testing.assert_allclose(np.linalg.norm(asset.normals, axis=1), 1, atol=1e-5)
+    assert asset.textures.base_color.shape == (size, size, 4)
 
 
 def test_nothing_usable_is_refused():
