@@ -72,16 +72,18 @@ def write_video(
             while waiting.get() is not None:
                 pass
 
-    thread = threading.Thread(target=encode, name="encode video")
-    thread.start()
+    # An interrupt may come while the thread is being started, too; a daemon never holds up the exit.
+    thread = threading.Thread(target=encode, name="encode video", daemon=True)
     try:
+        thread.start()
         for frame in frames:
             if failures:
                 break
             waiting.put(frame)
     finally:
         waiting.put(None)
-        thread.join()
+        if thread.is_alive():
+            thread.join()
     if failures:
         raise failures[0]
     write_atomically(path, encoder.finish())
