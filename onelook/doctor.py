@@ -25,12 +25,6 @@ OPTIONAL_PARTS = (
         "rembg", "cleaner cut-outs of photographs, with a model of yours", "pip install rembg[cpu]"
     ),
     Part("DracoPy", "GLB with compressed geometry", "pip install 'onelook[draco]'"),
-    Part("triton", "fast sparse convolutions on a GPU", "comes with torch for CUDA"),
-    Part(
-        "spconv",
-        "sparse convolutions on a GPU, as TRELLIS was trained with",
-        "docs/accelerators.md",
-    ),
     Part("flash_attn", "faster attention on a GPU", "docs/accelerators.md"),
     Part("nvdiffrast", "another GPU rasteriser; non-commercial licence", "docs/accelerators.md"),
 )
