@@ -28,7 +28,7 @@ OPTIONAL_PARTS = (
     Part("flash_attn", "faster attention on a GPU", "docs/accelerators.md"),
     Part("nvdiffrast", "another GPU rasteriser; non-commercial licence", "docs/accelerators.md"),
 )
-CORE_PARTS = ("numpy", "scipy", "opencv-python-headless", "pillow", "av", "xatlas", "warp-lang")
+CORE_PARTS = ("numpy", "scipy", "opencv-python-headless", "pillow", "av", "warp-lang")
 
 
 def print_findings() -> None:
