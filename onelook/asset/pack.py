@@ -21,10 +21,13 @@ from onelook.kernels import launch
 
 Array = np.ndarray
 TRIES = 4  # side by side; fixed, so that the result hangs on no thread count
-LEAST_COVERAGE = 1 / 3  # of the texture: under it padding is given up
+LEAST_COVERAGE = 1 / 3  # of the texture: under it padding is given up,
+MOST_PADDING = 0.15  # unless it takes less than this share of the texture
 _COARSE, _FINE = 1.05, 1.05 ** (1 / (TRIES + 1))  # steps between scales
 _EXPECTED_FILL = 0.78  # share of the texture under padded outlines, as measured
 _MANY = 1000  # charts, from which on only two orientations of each are tried
+_MOST_ROUNDS = 24  # of tries
+_MOST_CELLS = 4096  # across the texture
 _CELLS_PER_CHART = 16  # across a mean chart, at least, before cells are made smaller
 
 
@@ -40,14 +43,16 @@ class Packing:
 def pack_charts(charts: Charts, texture_size: int, padding: int) -> Packing:
     """Place charts so that `padding` untouched texels lie between any two.
 
-    Where the charts are too many for that, padding is halved until they fill a third of the
-    texture. With more charts than texels they share texels, but their UVs never overlap.
+    Where that takes up so much room that the charts fill less than a third of the texture, padding
+    is halved. With more charts than texels they share texels, but their UVs never overlap.
     """
     outlines = _Outlines(charts)
     size = texture_size
     while True:
         scale, places = _largest_scale(outlines, size, padding)
-        if scale > 0 and (padding == 0 or outlines.area * scale**2 > LEAST_COVERAGE * size**2):
+        is_covered = outlines.area * scale**2 > LEAST_COVERAGE * size**2
+        is_padding_small = padding * outlines.size.sum() * scale < MOST_PADDING * size**2
+        if scale > 0 and (is_covered or is_padding_small):
             break
         if padding > 0:
             padding //= 2
@@ -60,30 +65,27 @@ def pack_charts(charts: Charts, texture_size: int, padding: int) -> Packing:
 def _largest_scale(outlines: _Outlines, size: int, padding: int) -> tuple[float, Array]:
     """The largest scale found that fits and its places (C, 5); 0 where none fits."""
     best, places = 0.0, np.zeros((0, 5), np.int64)
-    guess = outlines.expected_scale(size, padding)
-    if guess <= 0:
-        return best, places
-    step = _COARSE
-    scales = guess * _COARSE ** (1.0 - np.arange(TRIES))
-    for _ in range(16):
+    scales = outlines.expected_scale(size, padding) * _COARSE ** (1.0 - np.arange(TRIES))
+    for _ in range(_MOST_ROUNDS):
+        if not outlines.may_fit(scales[0], size, padding):
+            break
+        fits, found = outlines.pack(scales, size, padding)
+        first = int(np.argmax(fits))
+        if fits.any():
+            best, places = float(scales[first]), found[first]
+            if first > 0:
+                break
+            scales = best * _COARSE ** np.arange(TRIES, 0.0, -1)
+        elif best > 0:
+            break
+        else:
+            scales = scales[-1] * 0.85 ** np.arange(1.0, TRIES + 1)
+    if best > 0:
+        scales = best * _FINE ** np.arange(TRIES, 0.0, -1)
         fits, found = outlines.pack(scales, size, padding)
         if fits.any():
             first = int(np.argmax(fits))
             best, places = float(scales[first]), found[first]
-            if first > 0:
-                if step == _FINE:
-                    break
-                step = _FINE
-            elif step == _FINE:
-                break
-            scales = best * step ** np.arange(TRIES, 0.0, -1)
-        elif best > 0:
-            if step == _FINE:
-                break
-            step = _FINE
-            scales = best * step ** np.arange(TRIES, 0.0, -1)
-        else:
-            scales = scales[-1] * 0.85 ** np.arange(1.0, TRIES + 1)
     return best, places
 
 
@@ -116,10 +118,16 @@ class _Outlines:
         gap = padding + 1
         a, b = max(self.area, 1e-30), gap * float(self.size.sum())
         c = gap * gap * self.count - _EXPECTED_FILL * (size + padding) ** 2
-        largest = max(float(self.size.max()), 1e-30)
+        largest = float(self.size.max()) or 1.0
         if c >= 0:  # at best, charts of one texel fit
-            return 0.5 / largest if self.count <= size**2 else 0.0
+            return 0.5 / largest
         return min((-b + (b * b - 4 * a * c) ** 0.5) / (2 * a), 0.95 * size / largest)
+
+    def may_fit(self, scale: float, size: int, padding: int) -> bool:
+        """Whether this scale is worth trying: each chart takes a texel and its padding at least."""
+        has_room = self.count * (padding + 1) ** 2 <= (size + padding) ** 2
+        largest = float(self.size.max())
+        return has_room and (largest == 0 or scale * largest > 1e-3)
 
     def pack(self, scales: Array, size: int, padding: int) -> tuple[Array, Array]:
         """Try scales: -> which fit (S,) bool, and places (S, C, 5) int.
@@ -131,6 +139,7 @@ class _Outlines:
         mean_side = scales.max() * (self.area / self.count) ** 0.5
         while cell > 1 and mean_side < _CELLS_PER_CHART * cell:
             cell //= 2
+        cell = max(cell, size // _MOST_CELLS)
         gap = -(-padding // cell)  # in cells
         side = size // cell + gap
         cells = np.floor(self.size * (scales / cell)[:, None, None] + 1e-3).astype(np.int32) + 1

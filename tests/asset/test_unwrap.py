@@ -99,6 +99,14 @@ def test_spikes_do_not_overlap_either(seed):
     assert result.coverage > 0.35
 
 
+def test_long_things_are_cut_to_fill_the_square():
+    vertices, faces = grid_sheet(40)
+    ribbon = (vertices * (1, 100, 1)).astype(np.float32)
+    result = unwrap(ribbon, faces, 256)
+    assert result.coverage > 0.5
+    assert _centres_inside(result, 1024).max() == 1
+
+
 def test_a_smooth_body_needs_few_charts():
     vertices, faces = sphere(48)
     assert unwrap(vertices, faces, 512).chart.max() < 40
