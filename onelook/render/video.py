@@ -72,7 +72,7 @@ def write_video(
             while waiting.get() is not None:
                 pass
 
-    # An interrupt may come while the thread is being started, too; a daemon never holds up the exit.
+    # An interrupt may come while the thread starts, too; a daemon never holds up the exit.
     thread = threading.Thread(target=encode, name="encode video", daemon=True)
     try:
         thread.start()
