@@ -5,7 +5,7 @@ The numbers stand here as literals because Cog reads this file as text; a test h
 """
 
 import os
-from typing import Optional
+from typing import List, Optional
 
 from cog import BaseModel, BasePredictor, Input, Path
 
@@ -21,6 +21,8 @@ class Output(BaseModel):
     model_file: Optional[Path] = None
     preview_image: Optional[Path] = None
     contact_sheet: Optional[Path] = None
+    gaussian_file: Optional[Path] = None
+    views_image: Optional[Path] = None
 
 
 class Predictor(BasePredictor):
@@ -34,6 +36,10 @@ class Predictor(BasePredictor):
         self,
         image: Path = Input(
             description="Picture of one object: PNG, JPEG, WebP, BMP, GIF or TIFF, at most 25 MB and 50 megapixels.",
+        ),
+        images: Optional[List[Path]] = Input(
+            description="Further pictures of the same object, at most 8. TRELLIS only; others ignore them.",
+            default=None,
         ),
         model: str = Input(
             description="System that makes the shape. auto takes the best one whose weights are on this machine and that fits its device; relief is an instant preview that needs no weights.",
@@ -119,6 +125,41 @@ class Predictor(BasePredictor):
             ge=0,
             le=15,
         ),
+        multi_image_mode: str = Input(
+            description="How several pictures of one object are combined: stochastic lets them take turns, multidiffusion averages what each asks for and takes longer. TRELLIS only; others ignore it.",
+            default="stochastic",
+            choices=["stochastic", "multidiffusion"],
+        ),
+        diffusion_steps: int = Input(
+            description="Sampling steps of the six views. InstantMesh only; others ignore it.",
+            default=75,
+            ge=1,
+            le=150,
+        ),
+        diffusion_cfg: float = Input(
+            description="Guidance scale of the six views. InstantMesh only; others ignore it.",
+            default=4.0,
+            ge=0,
+            le=15,
+        ),
+        foreground_ratio: float = Input(
+            description="Share of the picture's side that the subject fills. TripoSR only; others ignore it.",
+            default=0.85,
+            ge=0.5,
+            le=1.0,
+        ),
+        mc_resolution: int = Input(
+            description="Resolution of the grid on which the surface is found. TripoSR only; others ignore it.",
+            default=256,
+            ge=32,
+            le=512,
+        ),
+        chunk_size: int = Input(
+            description="Points that are looked up at once; less takes less memory, 0 is chosen by itself. TripoSR only; others ignore it.",
+            default=0,
+            ge=0,
+            le=1048576,
+        ),
         decimation_target: int = Input(
             description="Most faces the model may have; used when quality is custom.",
             default=1000000,
@@ -174,15 +215,31 @@ class Predictor(BasePredictor):
             description="Also return eight views around the model in one picture (PNG).",
             default=False,
         ),
+        generate_gaussian: bool = Input(
+            description="Also return the 3D Gaussians that colour the model (PLY). TRELLIS only; others make none.",
+            default=False,
+        ),
+        generate_views: bool = Input(
+            description="Also return the six views that the model is made from in one picture (PNG). InstantMesh only; others make none.",
+            default=False,
+        ),
     ) -> Output:
         """Turn the picture into a textured 3D model, a turntable video and other views of it."""
-        values = {name: value for name, value in locals().items() if name not in ("self", "image")}
+        values = {
+            name: value
+            for name, value in locals().items()
+            if name not in ("self", "image", "images")
+        }
         self.scratch.empty()
         if isinstance(image, str):  # the server hands on what is neither a URL nor a data URL
             raise ValueError("image must be an http(s) URL or a data URL")
+        if any(isinstance(picture, str) for picture in images or ()):
+            raise ValueError("images must be http(s) URLs or data URLs")
         options = parse_options(values)
         with progress_report() as report:
-            result = self.engine.generate(image, options, self.scratch.folder, "output", report)
+            result = self.engine.generate(
+                image, options, self.scratch.folder, "output", report, images or ()
+            )
         if hasattr(self, "record_metric"):
             for name, figure in result.metrics.items():
                 self.record_metric(name, figure)

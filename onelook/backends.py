@@ -7,7 +7,7 @@ the order in which `auto` tries them. `relief` needs nothing, so `auto` always f
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,7 +40,11 @@ class Backend(Protocol):
 
     step_shares: dict[str, float]
 
-    def generate(self, foreground: Foreground, options: Options, report: Report) -> Surface: ...
+    def generate(
+        self, foregrounds: Sequence[Foreground], options: Options, report: Report
+    ) -> Surface:
+        """foregrounds: the picture, then, where the entry says `takes_views`, others of it."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,8 @@ class BackendEntry:
 
     weights: names in the weights manifest, all of which it needs. device_memory_gb: least GPU
     memory it runs in with low-VRAM swapping; 0 where it needs no GPU. modules: what it imports
-    beyond the core, all of it in the extra "models".
+    beyond the core, all of it in the extra "models". takes_views: whether it has use for further
+    pictures of the object.
     """
 
     summary: str
@@ -57,6 +62,7 @@ class BackendEntry:
     weights: tuple[str, ...] = ()
     device_memory_gb: float = 0.0
     modules: tuple[str, ...] = ()
+    takes_views: bool = False
 
 
 def _load_trellis(setup: Setup) -> Backend:
@@ -78,6 +84,7 @@ BACKENDS: dict[str, BackendEntry] = {
         modules=("torch", "safetensors", "transformers"),
         weights=("trellis",),
         device_memory_gb=4.0,
+        takes_views=True,
     ),
     "relief": BackendEntry("instant preview: the silhouette inflated, no weights", _load_relief),
 }

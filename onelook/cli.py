@@ -22,6 +22,8 @@ FILE_MEANINGS = {
     "no_background_image": "picture without background",
     "preview_image": "preview",
     "contact_sheet": "eight views",
+    "gaussian_file": "3D Gaussians",
+    "views_image": "six views",
 }
 
 
@@ -48,13 +50,15 @@ def generate_command(argv: list[str]) -> int:
         if name in Options.__dataclass_fields__ and value is not None
     }
     options = parse_options(given)
+    if arguments.views and len(arguments.pictures) > 1:
+        raise OptionError("--images belongs to one picture, and several were given")
     signal.signal(signal.SIGTERM, _terminate)
 
     from onelook.engine import Engine
 
     engine = Engine(arguments.device, arguments.vram, arguments.weights)
     failed = 0
-    for picture, name in zip(arguments.images, _output_names(arguments.images), strict=True):
+    for picture, name in zip(arguments.pictures, _output_names(arguments.pictures), strict=True):
         try:
             _generate_one(engine, picture, name, options, arguments)
         except OptionError:
@@ -75,7 +79,7 @@ def _generate_one(engine, picture: Path, name: str, options: Options, arguments)
     from onelook.progress import progress_report
 
     with progress_report(picture.name, arguments.quiet) as report:
-        result = engine.generate(picture, options, arguments.output, name, report)
+        result = engine.generate(picture, options, arguments.output, name, report, arguments.views)
     for key, path in result.files.items():
         if path is not None:
             size, kind = result.metrics[f"megabytes.{key}"], path.suffix[1:].upper()
@@ -105,9 +109,18 @@ def _generate_parser() -> argparse.ArgumentParser:
         epilog="Commands: onelook doctor | render | warmup | weights (each with --help).",
         allow_abbrev=False,
     )
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="picture files")
+    parser.add_argument("pictures", nargs="+", type=Path, metavar="IMAGE", help="picture files")
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="OUT", help="folder for the files"
+    )
+    parser.add_argument(
+        "--images",
+        dest="views",
+        nargs="+",
+        type=Path,
+        default=(),
+        metavar="IMAGE",
+        help="further pictures of the object in the one IMAGE; trellis only, others ignore them",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N (default: auto)")
     parser.add_argument(

@@ -13,7 +13,7 @@ import resource
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING
 
 from onelook import __version__
 from onelook.backends import BACKENDS, Backend, Setup, choose_backend
-from onelook.errors import OptionError, OutputError
+from onelook.errors import OnelookError, OptionError, OutputError
 from onelook.options import Options
 from onelook.report import Figure, Report
 
 if TYPE_CHECKING:
     from onelook.asset.asset import Asset
     from onelook.foreground.foreground import Foreground
+    from onelook.surface import Surface
 
 CUT_OUT_SHARE = 3
 ASSET_SHARES = {  # of the time of a run, beside the backend's own; only for the progress bar
@@ -40,7 +41,19 @@ ASSET_SHARES = {  # of the time of a run, beside the backend's own; only for the
     "contact sheet": 2,
     "video": 40,
 }
-OUTPUTS = ("no_background_image", "video", "model_file", "preview_image", "contact_sheet")
+ATTACHMENTS = {  # output -> the option that asks for it, and how its file's name ends
+    "gaussian_file": ("generate_gaussian", "_gaussians.ply"),
+    "views_image": ("generate_views", "_views.png"),
+}
+OUTPUTS = (
+    "no_background_image",
+    "video",
+    "model_file",
+    "preview_image",
+    "contact_sheet",
+    *ATTACHMENTS,
+)
+MOST_VIEWS = 8  # further pictures of one object
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -84,19 +97,21 @@ class Engine:
         out_dir: Path,
         name: str = "output",
         report: Report | None = None,
+        images: Sequence[Path | bytes] = (),
     ) -> Result:
         """Make the files `options` ask for.
 
-        picture: a file or the bytes of one. The files are NAME.glb and NAME.mp4, or with the
-        endings of the formats asked for, and NAME_no_background.png, NAME_preview.png and
-        NAME_contact_sheet.png. Raises a named error of `onelook.errors` with a sentence for the
-        user; then no file is left in `out_dir`.
+        picture: a file or the bytes of one. images: further pictures of the same object, at most
+        MOST_VIEWS, for models that take them. The files are NAME.glb and NAME.mp4, or with the
+        endings of the formats asked for, and NAME_no_background.png, NAME_preview.png,
+        NAME_contact_sheet.png and those of ATTACHMENTS. Raises a named error of `onelook.errors`
+        with a sentence for the user; then no file is left in `out_dir`.
         """
         report = report or Report()
         options = options.with_drawn_seed()
-        _refuse_the_impossible(options)
+        _refuse_the_impossible(options, len(images))
         with _staging(Path(out_dir)) as staging:
-            made = self._make_files(picture, options, staging, name, report)
+            made = self._make_files([picture, *images], options, staging, name, report)
             sizes = {key: path.stat().st_size for key, path in made.items()}
             files = {key: Path(out_dir) / path.name for key, path in made.items()}
             for key, path in made.items():
@@ -106,40 +121,39 @@ class Engine:
         return Result({key: files.get(key) for key in OUTPUTS}, _metrics(options, report))
 
     def _make_files(
-        self, picture: Path | bytes, options: Options, folder: Path, name: str, report: Report
+        self,
+        pictures: Sequence[Path | bytes],
+        options: Options,
+        folder: Path,
+        name: str,
+        report: Report,
     ) -> dict[str, Path]:
-        from onelook.foreground.extract import extract_foreground
-
         files = {}
         backend, shares = None, {}
-        if options.needs_asset:
+        if options.needs_surface:
             backend = self.open_backend(options.model, report)
-            shares = {**backend.step_shares, **ASSET_SHARES}
+            shares = {**backend.step_shares, **(ASSET_SHARES if options.needs_asset else {})}
+            pictures = _usable(pictures, report)
         report.plan({"cut out": CUT_OUT_SHARE, **shares})
-        with report.step("cut out"):
-            foreground = extract_foreground(picture, options.preprocess_image)
-        for sentence in foreground.notes:
-            report.note(sentence)
-        report.figures["cut_out"] = foreground.method
+        foregrounds = _cut_out(pictures if backend else pictures[:1], options, report)
         if options.return_no_background:
             from onelook.foreground.png import write_png
 
             files["no_background_image"] = folder / f"{name}_no_background.png"
-            write_png(foreground.image, files["no_background_image"])
+            write_png(foregrounds[0].image, files["no_background_image"])
         if backend is not None:
-            asset = self._make_asset(backend, foreground, options, report)
-            if options.generate_model:
-                files["model_file"] = _write_model(asset, options, folder / name, report)
-            files |= self._take_pictures(asset, options, folder, name, report)
+            surface = backend.generate(foregrounds, options, report)
+            files |= _write_attachments(surface, options, folder / name, report)
+            if options.needs_asset:
+                files |= self._make_asset_files(surface, options, folder, name, report)
         return files
 
-    def _make_asset(
-        self, backend: Backend, foreground: Foreground, options: Options, report: Report
-    ) -> Asset:
+    def _make_asset_files(
+        self, surface: Surface, options: Options, folder: Path, name: str, report: Report
+    ) -> dict[str, Path]:
         from onelook.asset.build import build_asset
 
-        surface = backend.generate(foreground, options, report)
-        return build_asset(
+        asset = build_asset(
             surface,
             decimation_target=options.face_budget,
             texture_size=options.texture_pixels,
@@ -147,6 +161,10 @@ class Engine:
             normal_map=options.normal_map,
             device=self.device,
         )
+        files = {}
+        if options.generate_model:
+            files["model_file"] = _write_model(asset, options, folder / name, report)
+        return files | self._take_pictures(asset, options, folder, name, report)
 
     def _take_pictures(
         self, asset: Asset, options: Options, folder: Path, name: str, report: Report
@@ -197,18 +215,67 @@ class Engine:
         return self._loaded[name]
 
 
-def _refuse_the_impossible(options: Options) -> None:
+def _refuse_the_impossible(options: Options, view_count: int) -> None:
     """Raises OptionError before any work is done for nothing."""
-    if not (options.needs_asset or options.return_no_background):
+    if view_count > MOST_VIEWS:
+        raise OptionError(f"images may hold at most {MOST_VIEWS} pictures, got {view_count}")
+    if not (options.needs_surface or options.return_no_background):
         raise OptionError(
             "nothing to do: turn on generate_model, generate_video, return_no_background,"
-            " return_preview or return_contact_sheet"
+            " return_preview, return_contact_sheet, generate_gaussian or generate_views"
         )
     is_draco = options.format == "glb" and options.geometry_compression == "draco"
     if options.generate_model and is_draco:
         from onelook.asset.draco import require_draco
 
         require_draco()
+
+
+def _usable(pictures: Sequence[Path | bytes], report: Report) -> Sequence[Path | bytes]:
+    """The pictures the chosen model has use for; a note where it takes only the first."""
+    model = str(report.figures["model"])
+    if len(pictures) == 1 or BACKENDS[model].takes_views:
+        return pictures
+    report.note(f"{model} takes one picture: images is ignored")
+    return pictures[:1]
+
+
+def _cut_out(
+    pictures: Sequence[Path | bytes], options: Options, report: Report
+) -> list[Foreground]:
+    """The pictures' subjects; an error of a further picture says which one it is."""
+    from onelook.foreground.extract import extract_foreground
+
+    foregrounds = []
+    with report.step("cut out"):
+        for number, picture in enumerate(pictures):
+            try:
+                foregrounds.append(extract_foreground(picture, options.preprocess_image))
+            except OnelookError as error:
+                if number == 0:
+                    raise
+                raise type(error)(f"picture {number} of images: {error}") from error
+            report.advance((number + 1) / len(pictures))
+    for sentence in dict.fromkeys(note for one in foregrounds for note in one.notes):
+        report.note(sentence)
+    report.figures["cut_out"] = foregrounds[0].method
+    report.figures["pictures"] = len(foregrounds)
+    return foregrounds
+
+
+def _write_attachments(
+    surface: Surface, options: Options, stem: Path, report: Report
+) -> dict[str, Path]:
+    files = {}
+    for output, (option, ending) in ATTACHMENTS.items():
+        if not getattr(options, option):
+            continue
+        if output in surface.attachments:
+            files[output] = stem.with_name(stem.name + ending)
+            surface.attachments[output](files[output])
+        else:
+            report.note(f"{option} is ignored: {report.figures['model']} has no such output")
+    return files
 
 
 def _write_model(asset: Asset, options: Options, stem: Path, report: Report) -> Path:

@@ -117,6 +117,38 @@ class Options:
     slat_cfg: float = _option(
         3.0, "Guidance scale of the latent. TRELLIS only; relief ignores it.", 0, 15
     )
+    multi_image_mode: str = _option(
+        "stochastic",
+        "How several pictures of one object are combined: stochastic lets them take turns,"
+        " multidiffusion averages what each asks for and takes longer. TRELLIS only; others ignore"
+        " it.",
+        choices=("stochastic", "multidiffusion"),
+    )
+    diffusion_steps: int = _option(
+        75, "Sampling steps of the six views. InstantMesh only; others ignore it.", 1, 150
+    )
+    diffusion_cfg: float = _option(
+        4.0, "Guidance scale of the six views. InstantMesh only; others ignore it.", 0, 15
+    )
+    foreground_ratio: float = _option(
+        0.85,
+        "Share of the picture's side that the subject fills. TripoSR only; others ignore it.",
+        0.5,
+        1.0,
+    )
+    mc_resolution: int = _option(
+        256,
+        "Resolution of the grid on which the surface is found. TripoSR only; others ignore it.",
+        32,
+        512,
+    )
+    chunk_size: int = _option(
+        0,
+        "Points that are looked up at once; less takes less memory, 0 is chosen by itself. TripoSR"
+        " only; others ignore it.",
+        0,
+        1_048_576,
+    )
     decimation_target: int = _option(
         1_000_000,
         "Most faces the model may have; used when quality is custom.",
@@ -172,11 +204,26 @@ class Options:
         False, "Also return eight views around the model in one picture (PNG)."
     )
 
+    generate_gaussian: bool = _option(
+        False,
+        "Also return the 3D Gaussians that colour the model (PLY). TRELLIS only; others make none.",
+    )
+    generate_views: bool = _option(
+        False,
+        "Also return the six views that the model is made from in one picture (PNG). InstantMesh"
+        " only; others make none.",
+    )
+
     @property
     def needs_asset(self) -> bool:
         """Whether any output needs the 3D asset, not only the picture."""
         wanted = (self.generate_model, self.generate_video)
         return any((*wanted, self.return_preview, self.return_contact_sheet))
+
+    @property
+    def needs_surface(self) -> bool:
+        """Whether any output needs a backend."""
+        return self.needs_asset or self.generate_gaussian or self.generate_views
 
     @property
     def face_budget(self) -> int:

@@ -8,7 +8,9 @@ N vertices or points, M faces.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -56,11 +58,13 @@ class Surface:
     """Triangles in canonical space and their appearance.
 
     vertices (N, 3) float32; faces (M, 3) int32, counter-clockwise seen from outside.
+    attachments: further files the backend can write, by the names of the engine's ATTACHMENTS.
     """
 
     vertices: Array
     faces: Array
     appearance: Appearance
+    attachments: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.vertices.ndim != 2 or self.vertices.shape[1] != 3:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -39,10 +40,10 @@ class ReliefBackend:
     def __init__(self, config: ReliefConfig | None = None):
         self.config = config or ReliefConfig()
 
-    def generate(self, foreground: Foreground, options: Any, report: Report) -> Surface:
+    def generate(self, foregrounds: Sequence[Foreground], options: Any, report: Report) -> Surface:
         """What the engine calls. No option applies: nothing here is random or optional."""
         with report.step("shape"):
-            return self.run(foreground, report)
+            return self.run(foregrounds[0], report)
 
     def run(self, foreground: Foreground, report: Report) -> Surface:
         """Cut-out -> closed surface in canonical space (+Y up, front +Z, longest side 1).

@@ -56,8 +56,7 @@ def test_files_are_where_the_result_says(run):
         "no_background_image": folder / "mushroom_no_background.png",
         "video": folder / "mushroom.mp4",
         "model_file": folder / "mushroom.glb",
-        "preview_image": None,
-        "contact_sheet": None,
+        **dict.fromkeys(("preview_image", "contact_sheet", "gaussian_file", "views_image")),
     }
     made = {key: path for key, path in result.files.items() if path}
     assert sorted(folder.iterdir()) == sorted(made.values())
@@ -111,6 +110,8 @@ def test_every_output_in_the_format_asked_for(engine, tmp_path):
         "model_file": tmp_path / "a.b.zip",
         "preview_image": tmp_path / "a.b_preview.png",
         "contact_sheet": tmp_path / "a.b_contact_sheet.png",
+        "gaussian_file": None,
+        "views_image": None,
     }
     assert sorted(tmp_path.iterdir()) == sorted(filter(None, result.files.values()))
     with zipfile.ZipFile(tmp_path / "a.b.zip") as archive:
@@ -240,6 +241,22 @@ def test_engine_works_on_after_a_failure(engine, tmp_path):
     with pytest.raises(PictureError):
         engine.generate(b"no picture", SMALL, tmp_path)
     assert engine.generate(PICTURE, SMALL, tmp_path).files["model_file"].exists()
+
+
+def test_what_the_model_cannot_use_or_give_is_said(engine, tmp_path):
+    options = Options(**{**vars(SMALL), "generate_gaussian": True, "generate_views": True})
+    report = Report()
+    result = engine.generate(PICTURE, options, tmp_path, report=report, images=[PICTURE])
+    assert result.files["gaussian_file"] is None and result.files["views_image"] is None
+    said = " ".join(report.notes)
+    assert "images is ignored" in said
+    assert "generate_gaussian is ignored" in said and "generate_views is ignored" in said
+    assert result.metrics["pictures"] == 1
+
+
+def test_too_many_further_pictures(engine, tmp_path):
+    with pytest.raises(OptionError, match="at most 8 pictures, got 9"):
+        engine.generate(PICTURE, SMALL, tmp_path / "out", images=[PICTURE] * 9)
 
 
 def test_output_folder_that_is_a_file(engine, tmp_path):

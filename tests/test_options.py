@@ -155,7 +155,7 @@ def test_long_value_is_not_repeated_in_full(name):
     assert len(str(refusal.value)) < 200
     with pytest.raises(OptionError) as refusal:
         parse_options({"9" * 100_000: 1})
-    assert len(str(refusal.value)) < 600
+    assert len(str(refusal.value)) < 1500  # it lists every option
 
 
 def test_unknown_option_is_answered_with_the_known_ones():

@@ -36,8 +36,8 @@ def test_onelook_commands_are_understood_and_their_pictures_exist(command):
 
     words = [w for word in shlex.split(command)[1:] for w in _expand(word)]
     arguments = _parse(_generate_parser(), words)
-    assert arguments.images
-    for image in arguments.images:
+    assert arguments.pictures
+    for image in arguments.pictures:
         assert (ROOT / image).is_file()
     given = {k: v for k, v in vars(arguments).items() if k in Options.__dataclass_fields__}
     parse_options({k: v for k, v in given.items() if v is not None})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,7 +19,7 @@ from onelook.vertex_colors import VertexColors
 from onelook.weights.locate import checkpoint_folder
 from trellis_backend.extract_mesh import ExtractedMesh
 from trellis_backend.gaussian_appearance import GaussianAppearance
-from trellis_backend.gaussians import Gaussians
+from trellis_backend.gaussians import Gaussians, write_gaussians
 from trellis_backend.pipeline import Sample, TrellisPipeline
 
 Array = np.ndarray
@@ -49,14 +51,16 @@ class TrellisBackend:
             setup.vram,
         )
 
-    def generate(self, foreground: Foreground, options: Options, report: Report) -> Surface:
-        """Cut-out -> closed or open surface with the Gaussians' colours, +Y up, front +Z.
+    def generate(
+        self, foregrounds: Sequence[Foreground], options: Options, report: Report
+    ) -> Surface:
+        """Cut-outs of one object -> surface with the Gaussians' colours, +Y up, front +Z.
 
-        Raises GenerationError when a stage gives nothing usable.
+        Attaches "gaussian_file". Raises GenerationError when a stage gives nothing usable.
         """
         settings, formats = self.pipeline.settings, self.pipeline.formats
         (sample,) = self.pipeline.run(
-            [_subject(foreground)],
+            [_subject(foreground) for foreground in foregrounds],
             seed=options.seed,
             formats=[name for name in ("mesh", "gaussian") if name in formats],
             structure=replace(
@@ -67,6 +71,7 @@ class TrellisBackend:
             latent=replace(
                 settings.latent, steps=options.slat_steps, cfg_strength=options.slat_cfg
             ),
+            multi_image_mode=options.multi_image_mode,
             report=report,
         )
         report.figures["voxels"] = len(sample.coords)
@@ -82,13 +87,13 @@ class TrellisBackend:
         scale, middle = 1 / float((high - low).max()), (low + high) / 2
         vertices = (scale * (turned - middle)).numpy()
         faces = mesh.faces.cpu().numpy().astype(np.int32)
-        if sample.gaussians is None:
-            appearance = _vertex_colors(mesh, vertices, faces, self._device)
-        else:
-            appearance = self._gaussian_colors(
-                sample.gaussians.moved(rotation, scale, -scale * middle), scale
-            )
-        return Surface(vertices, faces, appearance)
+        gaussians = sample.gaussians
+        if gaussians is None:
+            return Surface(vertices, faces, _vertex_colors(mesh, vertices, faces, self._device))
+        appearance = self._gaussian_colors(gaussians.moved(rotation, scale, -scale * middle), scale)
+        return Surface(
+            vertices, faces, appearance, {"gaussian_file": partial(write_gaussians, gaussians)}
+        )
 
     def _gaussian_colors(self, gaussians: Gaussians, scale: float) -> Appearance:
         """gaussians in canonical space, `scale` times larger than TRELLIS made them."""

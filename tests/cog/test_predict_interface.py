@@ -20,6 +20,7 @@ from helpers.cog_schema import (
     render,
 )
 
+from onelook.engine import MOST_VIEWS
 from onelook.options import option_fields
 
 SOURCE = PREDICT_FILE.read_text()
@@ -35,9 +36,14 @@ def test_predict_file_stands_at_the_root_of_the_repository():
 
 
 def test_inputs_are_the_options_after_the_picture():
-    (image, image_input), *others = parameters(predict_method(ast.parse(SOURCE)))
+    (image, image_input), (images, images_input), *others = parameters(
+        predict_method(ast.parse(SOURCE))
+    )
     assert (image.arg, ast.unparse(image.annotation)) == ("image", "Path")
     assert set(input_keywords(image_input)) == {"description"}  # without default: required
+    assert (images.arg, ast.unparse(images.annotation)) == ("images", "Optional[List[Path]]")
+    assert input_keywords(images_input)["default"] is None
+    assert f"at most {MOST_VIEWS}" in input_keywords(images_input)["description"]
     assert [argument.arg for argument, _ in others] == [option.name for option in option_fields()]
     for (argument, default), option in zip(others, option_fields(), strict=True):
         limits = option.metadata
@@ -58,6 +64,8 @@ def test_every_output_may_be_null():
         "model_file": "Optional[Path]",
         "preview_image": "Optional[Path]",
         "contact_sheet": "Optional[Path]",
+        "gaussian_file": "Optional[Path]",
+        "views_image": "Optional[Path]",
     }
 
 
@@ -84,7 +92,15 @@ def test_schema_says_what_a_client_may_send():
         "minimum": 0,
         "maximum": 2147483647,
         "description": "",
-        "x-order": 2,
+        "x-order": 3,
+    }
+    assert inputs["images"] | {"description": ""} == {
+        "title": "Images",
+        "type": "array",
+        "items": {"type": "string", "format": "uri"},
+        "nullable": True,
+        "description": "",
+        "x-order": 1,
     }
     assert inputs["model"]["allOf"] == [{"$ref": "#/components/schemas/model"}]
     assert "type" not in inputs["model"]
@@ -98,7 +114,7 @@ def test_schema_says_what_a_client_may_send():
 
 
 GOOD = """
-from typing import Optional
+from typing import List, Optional
 from cog import BaseModel, BasePredictor, Input, Path
 
 LIMIT = 5
@@ -117,6 +133,7 @@ class Predictor(BasePredictor):
         kind: str = Input(description="a kind", default="a", choices=["a", "b"]),
         scale: float = Input(description="a scale", default=-0.5),
         fast: bool = Input(description="a switch", default=False),
+        more: Optional[List[Path]] = Input(description="further pictures", default=None),
     ) -> Output:
         return Output()
 """
@@ -163,9 +180,14 @@ BAD = {  # what is replaced, by what, and a word of the complaint
     "newer_keyword": ('description="a picture"', 'description="p", accept="image/*"', "accept"),
     "no_annotation": ("size: int", "size", "no annotation"),
     "optional_input": ("size: int", "size: Optional[int]", "the type must be"),
+    "optional_without_none": (
+        'Input(description="further pictures", default=None)',
+        'Input(description="further pictures")',
+        "default=None",
+    ),
     "union_with_text": ("image: Path", "image: Path | str", "the type must be"),
     "plain_default": (SIZE, "size: int = 3", "call of Input"),
-    "cog_itself": ("from typing import Optional", "import cog", "not cog itself"),
+    "cog_itself": ("from typing import List, Optional", "import cog", "not cog itself"),
     "renamed_import": ("import BaseModel,", "import BaseModel as BaseModel,", "keep its name"),
     "path_of_pathlib": (
         "from cog import BaseModel, BasePredictor, Input, Path",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from helpers.cog_schema import JSON_TYPES, parameters
+from helpers.cog_schema import JSON_TYPES, OPTIONAL_TYPES, parameters
 
 FROM_COG = ("BaseModel", "BasePredictor", "Input", "Path")
 TAKEN_NAMES = (
@@ -101,8 +101,8 @@ def _parameter_problems(argument: ast.arg, default: ast.expr | None, source: str
     if argument.arg in TAKEN_NAMES:
         yield "Cog's schema has something else of this name"
     kind = ast.unparse(argument.annotation) if argument.annotation else "no annotation"
-    if kind not in JSON_TYPES:
-        yield f"the type must be one of {', '.join(JSON_TYPES)}, got {kind}"
+    if kind not in JSON_TYPES | OPTIONAL_TYPES:
+        yield f"the type must be one of {', '.join(JSON_TYPES | OPTIONAL_TYPES)}, got {kind}"
         return
     if not (isinstance(default, ast.Call) and ast.unparse(default.func) == "Input"):
         yield "the default must be a call of Input"
@@ -110,13 +110,17 @@ def _parameter_problems(argument: ast.arg, default: ast.expr | None, source: str
     if default.args or any(keyword.arg is None for keyword in default.keywords):
         yield "Input takes keywords only, each written out"
         return
-    literal = True
-    for keyword in default.keywords:
+    literal, checked = True, default.keywords
+    if kind in OPTIONAL_TYPES:
+        checked = [word for word in default.keywords if ast.unparse(word) != "default=None"]
+        if len(checked) == len(default.keywords):
+            yield "an Optional input must have default=None"
+    for keyword in checked:
         for problem in _keyword_problems(keyword, source):
             literal = False
             yield f"{keyword.arg}: {problem}"
     if literal:
-        keywords = {word.arg: ast.literal_eval(word.value) for word in default.keywords}
+        keywords = {word.arg: ast.literal_eval(word.value) for word in checked}
         yield from _value_problems(kind, keywords)
 
 

@@ -27,6 +27,9 @@ JSON_TYPES = {
     "bool": {"type": "boolean"},
     "Path": {"type": "string", "format": "uri"},
 }
+OPTIONAL_TYPES = {  # of inputs that may be left out
+    "Optional[List[Path]]": {"type": "array", "items": JSON_TYPES["Path"], "nullable": True},
+}
 _KEYWORDS = {
     "description": "description",
     "default": "default",
@@ -112,9 +115,14 @@ def _input_schemas(method: ast.FunctionDef) -> tuple[dict[str, Any], dict[str, A
     """The schema Input and one schema for each parameter with choices."""
     properties, choices, required = {}, {}, []
     for order, (argument, default) in enumerate(parameters(method)):
-        name, kind = argument.arg, JSON_TYPES[ast.unparse(argument.annotation)]
+        name = argument.arg
+        kind = (JSON_TYPES | OPTIONAL_TYPES)[ast.unparse(argument.annotation)]
         keywords = input_keywords(default)
-        schema = {_KEYWORDS[key]: value for key, value in keywords.items() if key in _KEYWORDS}
+        schema = {
+            _KEYWORDS[key]: value
+            for key, value in keywords.items()
+            if key in _KEYWORDS and value is not None
+        }
         if "choices" in keywords:
             schema["allOf"] = [{"$ref": _REF + name}]
             choices[name] = {

@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,9 @@ class Answer:
 class CogServer:
     """Started on construction; use as a context manager, which stops it with SIGTERM."""
 
-    def __init__(self, folder: Path, cwd: Path = ROOT):
+    def __init__(
+        self, folder: Path, cwd: Path = ROOT, environment: Mapping[str, str] | None = None
+    ):
         """folder: takes the log and, in `tmp`, the server's temporary files."""
         folder.mkdir(parents=True, exist_ok=True)
         self.tmp = folder / "tmp"
@@ -54,6 +57,7 @@ class CogServer:
         binaries = Path(sys.executable).parent  # the worker is started as plain `python`
         environment = {
             **os.environ,
+            **(environment or {}),
             "PORT": str(self.port),
             "COG_PREDICT_TYPE_STUB": "predict.py:Predictor",
             "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",

@@ -192,7 +192,7 @@ def test_refuses_a_picture_without_subject(alpha):
 
 def test_says_that_it_is_a_preview():
     report = Report()
-    ReliefBackend().generate(cut_out(disc(64)), None, report)
+    ReliefBackend().generate([cut_out(disc(64))], None, report)
     assert any("preview, not a reconstruction" in note for note in report.notes)
 
 

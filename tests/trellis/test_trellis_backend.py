@@ -7,7 +7,7 @@ from helpers.trellis_checkpoint import write_dino, write_trellis
 
 from onelook.asset.load import load_glb
 from onelook.engine import Engine
-from onelook.errors import WeightsError
+from onelook.errors import PictureError, WeightsError
 from onelook.options import Options
 
 SMALL = Options(
@@ -46,6 +46,36 @@ def test_a_picture_becomes_a_textured_asset(weights, tmp_path):
     assert figures["residency.structure.seconds"] > 0
     first, second = (result.files["model_file"].read_bytes() for result in made)
     assert first == second
+
+
+def test_further_pictures_and_the_gaussians(weights, tmp_path):
+    """Another view changes the asset in either mode; the Gaussians open as a point cloud."""
+    engine, made = Engine(device="cpu"), {}
+    for mode in ("none", "stochastic", "multidiffusion"):
+        views = [] if mode == "none" else [mushroom_png(200), mushroom_png(120)]
+        wish = {} if mode == "none" else {"multi_image_mode": mode}
+        options = Options(**{**vars(SMALL), **wish, "generate_gaussian": True})
+        made[mode] = engine.generate(mushroom_png(), options, tmp_path, mode, images=views)
+    clouds = [result.files["gaussian_file"].read_bytes() for result in made.values()]
+    assert len(set(clouds)) == 3
+    assert clouds[0].startswith(b"ply\nformat binary_little_endian 1.0\nelement vertex ")
+    assert made["stochastic"].metrics["pictures"] == 3
+    assert made["none"].files["gaussian_file"].name == "none_gaussians.ply"
+
+
+def test_only_the_gaussians_can_be_asked_for(weights, tmp_path):
+    options = Options(**{**vars(SMALL), "generate_model": False, "generate_gaussian": True})
+    result = Engine(device="cpu").generate(mushroom_png(), options, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["output_gaussians.ply"]
+    assert "seconds.bake" not in result.metrics
+
+
+def test_a_further_picture_that_cannot_be_used_is_named(weights, tmp_path):
+    with pytest.raises(PictureError, match="picture 2 of images"):
+        Engine(device="cpu").generate(
+            mushroom_png(), SMALL, tmp_path / "out", images=[mushroom_png(), b"no picture"]
+        )
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_seed_makes_another_asset(weights, tmp_path):

@@ -1,0 +1,59 @@
+"""The neural models behind the real Cog server, with tiny checkpoints in the official layouts."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import trimesh
+from helpers.cog_server import CogServer, data_url, decode_data_url
+from helpers.gltf_check import check_glb
+from helpers.pictures import mushroom_png
+from helpers.trellis_checkpoint import write_dino, write_trellis
+
+PICTURE = data_url(mushroom_png())
+SMALL = {
+    "decimation_target": 1000,
+    "texture_size": 256,
+    "generate_video": False,
+    "sparse_structure_steps": 2,
+    "slat_steps": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A server whose setup finds the tiny checkpoints."""
+    folder = tmp_path_factory.mktemp("models")
+    places = {
+        "ONELOOK_TRELLIS_WEIGHTS": write_trellis(folder / "trellis"),
+        "ONELOOK_DINOV2_WITH_REGISTERS_LARGE_WEIGHTS": write_dino(folder / "dino"),
+    }
+    with CogServer(folder, environment={k: str(v) for k, v in places.items()}) as running:
+        yield running
+
+
+def test_trellis_makes_a_model_of_several_pictures_and_its_gaussians(models, tmp_path):
+    more = [data_url(mushroom_png(size)) for size in (100, 140)]
+    answer = models.predict(
+        PICTURE, images=more, model="trellis", generate_gaussian=True, **SMALL
+    ).body
+    assert answer["status"] == "succeeded", answer["error"]
+    output = answer["output"]
+    assert answer["metrics"]["pictures"] == 3
+    assert answer["metrics"]["seconds"]["latent"] > 0
+    glb = tmp_path / "model.glb"
+    glb.write_bytes(decode_data_url(output["model_file"])[1])
+    check_glb(glb)
+    loaded = trimesh.load(glb, force="mesh")
+    assert np.isclose(loaded.extents.max(), 1, atol=1e-3)
+    cloud = trimesh.load(io.BytesIO(decode_data_url(output["gaussian_file"])[1]), file_type="ply")
+    assert len(cloud.vertices) > 100
+
+
+def test_a_failed_stage_is_told_and_the_next_request_works(models):
+    failed = models.predict(PICTURE, images=["data:image/png;base64,aGFsbG8="], model="trellis")
+    assert "picture 1 of images" in failed.error
+    again = models.predict(PICTURE, model="trellis", generate_model=True, **SMALL).body
+    assert again["status"] == "succeeded", again["error"]
