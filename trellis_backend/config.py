@@ -73,33 +73,6 @@ class LatentFlowConfig(FlowConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StructureVaeConfig:
-    """channels: widths of the stages in the order they run."""
-
-    latent_channels: int
-    num_res_blocks: int
-    channels: tuple[int, ...]
-    num_res_blocks_middle: int = 2
-    norm_type: str = "layer"
-    use_fp16: bool = False
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "channels", tuple(self.channels))
-        if self.norm_type != "layer":
-            raise ValueError(f"norm_type must be 'layer', got {self.norm_type!r}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class StructureDecoderConfig(StructureVaeConfig):
-    out_channels: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class StructureEncoderConfig(StructureVaeConfig):
-    in_channels: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class LatentTorsoConfig:
     """What the encoder and the decoders of the structured latent have in common."""
 

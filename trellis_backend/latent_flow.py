@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from onelook.nn.condition import Condition, as_condition
 from onelook.nn.embedders import TimestepEmbedder, place_waves
+from onelook.nn.inner_type import inner_type
 from onelook.nn.norms import layer_norm
 from onelook.nn.resblocks import SparseResBlock
 from onelook.nn.transformer import adaln
 from onelook.nn.voxels import SparseTensor
 from trellis_backend.config import LatentFlowConfig
-from trellis_backend.structure_flow import FINAL_EPS, flow_block, inner_type
+from trellis_backend.structure_flow import FINAL_EPS, flow_block
 
 
 class SLatFlowModel(nn.Module):

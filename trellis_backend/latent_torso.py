@@ -8,11 +8,12 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from onelook.nn.embedders import place_waves
+from onelook.nn.inner_type import inner_type
 from onelook.nn.norms import layer_norm
 from onelook.nn.transformer import TransformerBlock
 from onelook.nn.voxels import SparseTensor
 from trellis_backend.config import LatentTorsoConfig
-from trellis_backend.structure_flow import FINAL_EPS, inner_type
+from trellis_backend.structure_flow import FINAL_EPS
 
 
 class LatentTorso(nn.Module):

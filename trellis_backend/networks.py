@@ -8,6 +8,12 @@ from typing import Any
 from torch import nn
 
 from onelook.nn.sparse_conv import PointwiseConv, SubmanifoldConv
+from onelook.nn.structure_vae import (
+    SparseStructureDecoder,
+    SparseStructureEncoder,
+    StructureDecoderConfig,
+    StructureEncoderConfig,
+)
 from trellis_backend import config
 from trellis_backend.gaussian_decoder import SLatGaussianDecoder
 from trellis_backend.latent_encoder import SLatEncoder
@@ -15,15 +21,14 @@ from trellis_backend.latent_flow import SLatFlowModel
 from trellis_backend.mesh_decoder import SLatMeshDecoder
 from trellis_backend.radiance_decoder import SLatRadianceFieldDecoder
 from trellis_backend.structure_flow import SparseStructureFlowModel
-from trellis_backend.structure_vae import SparseStructureDecoder, SparseStructureEncoder
 
 # Class name -> function from the args in the checkpoint's json to the network.
 NETWORKS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
     network.__name__: lambda args, network=network, numbers=numbers: network(numbers(**args))
     for network, numbers in {
         SparseStructureFlowModel: config.StructureFlowConfig,
-        SparseStructureDecoder: config.StructureDecoderConfig,
-        SparseStructureEncoder: config.StructureEncoderConfig,
+        SparseStructureDecoder: StructureDecoderConfig,
+        SparseStructureEncoder: StructureEncoderConfig,
         SLatFlowModel: config.LatentFlowConfig,
         SLatEncoder: config.LatentEncoderConfig,
         SLatMeshDecoder: config.MeshDecoderConfig,

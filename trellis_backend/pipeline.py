@@ -22,6 +22,7 @@ from torch import Generator, Tensor, nn
 from onelook.errors import GenerationError, OptionError, SurfaceError
 from onelook.nn.condition import Condition
 from onelook.nn.flow import Velocity, flow_times, sample_flow
+from onelook.nn.structure_vae import occupied
 from onelook.nn.voxels import SparseTensor, Voxels
 from onelook.report import Report
 from onelook.residency.device import Device, open_device
@@ -44,7 +45,6 @@ from trellis_backend.sampler import (
     take_turns,
 )
 from trellis_backend.settings import ROLES, TEXT, Settings, read_settings, require_match
-from trellis_backend.structure_vae import occupied
 from trellis_backend.text_conditioning import open_clip
 
 FORMATS = ("mesh", "gaussian", "radiance_field")

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from onelook.nn.condition import Condition, as_condition
 from onelook.nn.embedders import TimestepEmbedder, place_waves
+from onelook.nn.inner_type import inner_type
 from onelook.nn.layout import Dense
 from onelook.nn.norms import layer_norm
+from onelook.nn.patches import patchify, unpatchify
 from onelook.nn.transformer import ModulatedCrossBlock, adaln
 from trellis_backend.config import FlowConfig, StructureFlowConfig
 
@@ -73,22 +75,3 @@ def flow_block(config: FlowConfig) -> ModulatedCrossBlock:
         config.qk_rms_norm_cross,
         config.share_mod,
     )
-
-
-def inner_type(blocks: nn.ModuleList) -> torch.dtype:
-    """The type that a network's inner layers compute in: that of their weights."""
-    return next(m.weight.dtype for m in blocks.modules() if isinstance(m, nn.Linear | nn.Conv3d))
-
-
-def patchify(x: Tensor, patch: int) -> Tensor:
-    """(B, C, X, Y, Z) -> (B, C p^3, X/p, Y/p, Z/p); channel ((c p + i) p + j) p + k."""
-    for axis in (4, 3, 2):
-        x = x.unflatten(axis, (-1, patch))  # (B, C, X/p, p, Y/p, p, Z/p, p)
-    return x.permute(0, 1, 3, 5, 7, 2, 4, 6).flatten(1, 4)
-
-
-def unpatchify(x: Tensor, patch: int) -> Tensor:
-    """The inverse of `patchify`; with patch 2 also the 3-D pixel shuffle."""
-    x = x.unflatten(1, (-1, patch, patch, patch))  # (B, C, p, p, p, X, Y, Z)
-    x = x.permute(0, 1, 5, 2, 6, 3, 7, 4)
-    return x.flatten(6, 7).flatten(4, 5).flatten(2, 3)

@@ -3,14 +3,14 @@
 import torch
 from helpers.parity import Parity
 
-from trellis_backend.networks import NETWORKS
-from trellis_backend.structure_flow import patchify, unpatchify
-from trellis_backend.structure_vae import (
+from onelook.nn.patches import patchify, unpatchify
+from onelook.nn.structure_vae import (
     DownsampleBlock3d,
     ResBlock3d,
     UpsampleBlock3d,
     occupied,
 )
+from trellis_backend.networks import NETWORKS
 
 
 def build(case):

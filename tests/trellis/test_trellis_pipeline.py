@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 from onelook.errors import ForegroundError, GenerationError, OptionError, WeightsError
 from onelook.nn.condition import Condition
 from onelook.nn.flow import flow_times, sample_flow
+from onelook.nn.structure_vae import occupied
 from onelook.nn.voxels import Voxels
 from onelook.report import Report
 from trellis_backend.networks import NETWORKS
@@ -25,7 +26,6 @@ from trellis_backend.sampler import (
     structure_velocities,
     take_turns,
 )
-from trellis_backend.structure_vae import occupied
 
 
 @pytest.fixture(scope="module")

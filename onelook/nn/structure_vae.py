@@ -1,21 +1,51 @@
 """Decoder and encoder of the sparse structure: convolutions on a dense grid.
 
+TRELLIS's; TRELLIS.2 borrows its decoder, checkpoint and all.
+
 B items, C channels, X, Y, Z cells.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from onelook.nn.inner_type import inner_type
 from onelook.nn.norms import ChannelLayerNorm
-from trellis_backend.config import StructureDecoderConfig, StructureEncoderConfig
-from trellis_backend.structure_flow import inner_type, unpatchify
+from onelook.nn.patches import unpatchify
 
 EPS = 1e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class StructureVaeConfig:
+    """channels: widths of the stages in the order they run."""
+
+    latent_channels: int
+    num_res_blocks: int
+    channels: tuple[int, ...]
+    num_res_blocks_middle: int = 2
+    norm_type: str = "layer"
+    use_fp16: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "channels", tuple(self.channels))
+        if self.norm_type != "layer":
+            raise ValueError(f"norm_type must be 'layer', got {self.norm_type!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StructureDecoderConfig(StructureVaeConfig):
+    out_channels: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StructureEncoderConfig(StructureVaeConfig):
+    in_channels: int
 
 
 class ResBlock3d(nn.Module):
