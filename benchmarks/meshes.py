@@ -125,12 +125,15 @@ def _torus_faces(along: int, around: int) -> Array:
 
 
 def _hole_mask(faces: Array, vertex_count: int, rng: np.random.Generator) -> Array:
-    """Which faces to cut away: discs of faces around random vertices that do not touch."""
+    """Which faces to cut away: discs of faces around random vertices that do not touch.
+
+    Raises ValueError where the mesh has no room for them.
+    """
     mask = np.zeros(len(faces), bool)
     taken = np.zeros(vertex_count, bool)
     rings = [int(r) for r in rng.integers(1, 4, SMALL_HOLES)] + [7, 8, 9, 10, 12]
     for ring_count in rings:
-        while True:
+        for _ in range(1000):
             disc = np.zeros(vertex_count, bool)
             disc[rng.integers(vertex_count)] = True
             for _ in range(ring_count - 1):
@@ -138,6 +141,8 @@ def _hole_mask(faces: Array, vertex_count: int, rng: np.random.Generator) -> Arr
             cut = disc[faces].any(1)
             if not taken[faces[cut]].any():
                 break
+        else:
+            raise ValueError(f"{len(faces)} faces are too few for {len(rings)} holes")
         mask |= cut
         taken[faces[cut]] = True
     return mask

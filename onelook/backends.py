@@ -146,7 +146,11 @@ def _absent_modules(entry: BackendEntry) -> list[str]:
 def _obstacle(entry: BackendEntry, device_memory_gb: float) -> str | None:
     if absent := _absent_modules(entry):
         return f"{', '.join(absent)} not installed: pip install 'onelook[models]'"
-    if missing := missing_weights_of(entry):
+    try:
+        missing = missing_weights_of(entry)
+    except WeightsError as error:  # a damaged lock, say
+        return str(error)
+    if missing:
         return f"no weights: onelook weights pull {' '.join(missing)}"
     if entry.device_memory_gb > device_memory_gb:
         return f"needs a GPU with {entry.device_memory_gb:g} GB"

@@ -24,6 +24,7 @@ from onelook.backends import BACKENDS, Backend, Setup, choose_backend
 from onelook.errors import OnelookError, OptionError, OutputError
 from onelook.options import Options
 from onelook.report import Figure, Report
+from onelook.time_cap import STEP_SECONDS, Capped
 
 if TYPE_CHECKING:
     from onelook.asset.asset import Asset
@@ -53,6 +54,7 @@ OUTPUTS = (
     "contact_sheet",
     *ATTACHMENTS,
 )
+SMALLEST_FILM = 256  # pixels a side
 MOST_VIEWS = 8  # further pictures of one object
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -72,16 +74,22 @@ class Engine:
     """Keeps the loaded backends; holds nothing else between requests."""
 
     def __init__(
-        self, device: str = "auto", vram: str | float = "auto", weights: str | None = None
+        self,
+        device: str = "auto",
+        vram: str | float = "auto",
+        weights: str | None = None,
+        step_seconds: float = STEP_SECONDS,
     ):
         """device: "auto", "cpu", "cuda" or "cuda:N". vram: "auto" or the gigabytes of GPU memory
         that networks may use. weights: another checkpoint in the layout of the model's own (folder
-        or owner/repository). Raises OptionError where the device is not there.
+        or owner/repository). step_seconds: a step after the model's own that takes longer is done
+        in a plainer way. Raises OptionError where the device is not there.
         """
         from onelook.kernels import resolve_device
 
         self.device = resolve_device(device)
         self._setup = Setup(self.device, vram, weights)
+        self._step_seconds = step_seconds
         self._loaded: dict[str, Backend] = {}
 
     def warm_up(self) -> None:
@@ -160,6 +168,7 @@ class Engine:
             report=report,
             normal_map=options.normal_map,
             device=self.device,
+            step_seconds=self._step_seconds,
         )
         files = {}
         if options.generate_model:
@@ -189,13 +198,17 @@ class Engine:
                 write_png(contact_sheet(scene), files["contact_sheet"])
         if options.generate_video:
             files["video"] = folder / f"{name}{FILM_SUFFIXES[options.video_format]}"
-            with report.step("video"):
+
+            def film(size: int) -> None:
                 write_turntable(
-                    scene,
-                    files["video"],
-                    size=options.video_size,
-                    format=options.video_format,
-                    report=report,
+                    scene, files["video"], size=size, format=options.video_format, report=report
+                )
+
+            with report.step("video"):
+                Capped(report, self._step_seconds)(
+                    lambda: film(options.video_size),
+                    lambda: film(SMALLEST_FILM),
+                    f"the film has {SMALLEST_FILM} pixels a side instead of {options.video_size}",
                 )
         return files
 

@@ -19,6 +19,7 @@ import numpy as np
 import warp as wp
 
 from onelook.errors import OptionError
+from onelook.time_cap import require_time
 
 
 def _start_warp() -> None:
@@ -83,8 +84,10 @@ def launch(kernel: Any, count: int, inputs: list[Any], device: str, pieces: int 
     """Run `kernel` for items 0..count-1; `inputs` follow the kernel's `first` argument.
 
     On the CPU the range is cut into `pieces` (default: four per thread, so that uneven work
-    balances out); on CUDA it is one launch. Returns when the CPU work is done.
+    balances out); on CUDA it is one launch. Returns when the CPU work is done. Raises
+    TimeCapReached where a cap around the caller is over.
     """
+    require_time()
     if count == 0:
         return
     wp.load_module(kernel.module, device=device)  # compile or read the cache once, not per thread
@@ -99,3 +102,4 @@ def launch(kernel: Any, count: int, inputs: list[Any], device: str, pieces: int 
 
     for job in [_pool().submit(run, a, b) for a, b in zip(bounds, bounds[1:], strict=False)]:
         job.result()
+        require_time()

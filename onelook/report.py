@@ -34,6 +34,11 @@ class Report:
         total = sum(shares.values())
         self._plan = {name: share / total for name, share in shares.items()}
 
+    @property
+    def current_step(self) -> str:
+        """The step in progress, or the last one."""
+        return self._step
+
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Time a step; a repeated name adds up. Steps do not nest."""

@@ -13,6 +13,7 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from helpers.gltf_check import read_glb
@@ -252,6 +253,14 @@ def test_what_the_model_cannot_use_or_give_is_said(engine, tmp_path):
     assert "images is ignored" in said
     assert "generate_gaussian is ignored" in said and "generate_views is ignored" in said
     assert result.metrics["pictures"] == 1
+
+
+def test_film_that_takes_too_long_is_made_smaller(tmp_path):
+    options = Options(decimation_target=1000, texture_size=256, generate_model=False)
+    result = Engine(device="cpu", step_seconds=0.0).generate(PICTURE, options, tmp_path)
+    assert result.metrics["fallbacks"].endswith("video")
+    with av.open(str(result.files["video"])) as film:
+        assert film.streams.video[0].width == 256
 
 
 def test_too_many_further_pictures(engine, tmp_path):

@@ -21,6 +21,7 @@ from onelook.asset.uv_raster import BAND_ROWS, SUBTEXELS
 from onelook.closest_point import ClosestPoint
 from onelook.kernels import default_device
 from onelook.surface import Material, Surface
+from onelook.time_cap import require_time
 
 Array = np.ndarray
 MAX_DISTANCE = 0.02  # of the surface's longest side: how far simplifying may have moved a point
@@ -64,6 +65,7 @@ def bake(
     canvas = Canvas(texture_size, normal_map)
     rows = max(1, TEXELS_AT_ONCE // texture_size // BAND_ROWS) * BAND_ROWS
     for first_row in range(0, texture_size, rows):
+        require_time()
         piece = geometry.piece(first_row, min(rows, texture_size - first_row))
         if len(piece.texels):
             materials, relief = [], []

@@ -1,4 +1,4 @@
-"""Surface -> Asset: clean, simplify, unwrap, bake.
+"""Surface -> Asset: clean, simplify, unwrap, bake; each with a time cap and something plainer.
 
 T texture size.
 """
@@ -13,6 +13,7 @@ import numpy as np
 from onelook.asset.asset import Asset, Textures
 from onelook.report import Report
 from onelook.surface import Surface
+from onelook.time_cap import STEP_SECONDS, Capped
 
 Array = np.ndarray
 OPAQUE_FROM = 250  # of 255: alpha that counts as opaque
@@ -29,42 +30,67 @@ def build_asset(
     samples: int = 1,
     clean_options: dict[str, Any] | None = None,
     device: str | None = None,
+    step_seconds: float = STEP_SECONDS,
 ) -> Asset:
     """A game-ready asset of at most about `decimation_target` faces and T x T textures.
 
     surface: canonical space (positions are kept). clean_options go to `clean`. Steps and figures
-    are told to `report`. Raises SurfaceError when the surface holds nothing usable.
+    are told to `report`. A step that takes longer than step_seconds is done in a plainer way, which
+    a note and the figure "fallbacks" name. Raises SurfaceError when the surface holds nothing
+    usable.
     """
     from onelook.asset.bake import bake
-    from onelook.asset.clean import clean
+    from onelook.asset.clean import clean, clean_roughly
+    from onelook.asset.fallback import cluster, unwrap_faces
     from onelook.asset.normals import vertex_normals
     from onelook.asset.simplify import simplify
     from onelook.asset.topology import face_parts, is_closed
     from onelook.asset.unwrap import unwrap
 
+    capped = Capped(report, step_seconds)
     with report.step("clean"):
-        sound = clean(surface.vertices, surface.faces, device=device, **(clean_options or {}))
+        sound = capped(
+            lambda: clean(surface.vertices, surface.faces, device=device, **(clean_options or {})),
+            lambda: clean_roughly(surface.vertices, surface.faces),
+            "only floaters and what cannot be used were removed",
+        )
     with report.step("simplify"):
         vertices, faces = sound.vertices, sound.faces
         is_simplified = len(faces) > decimation_target
         if is_simplified:
-            vertices, faces = simplify(vertices, faces, decimation_target)
+            vertices, faces = capped(
+                lambda: simplify(sound.vertices, sound.faces, decimation_target),
+                lambda: cluster(sound.vertices, sound.faces, decimation_target),
+                "near vertices were merged instead, which keeps less detail",
+            )
     with report.step("unwrap"):
-        unwrapped = unwrap(vertices, faces, texture_size)
+        unwrapped = capped(
+            lambda: unwrap(vertices, faces, texture_size),
+            lambda: unwrap_faces(faces, texture_size),
+            "every face got a place of its own in the textures instead",
+        )
         normals = vertex_normals(vertices, faces)[unwrapped.vertices_index]
     with report.step("bake"):
-        textures = bake(
-            vertices[unwrapped.vertices_index],
-            normals,
-            unwrapped.uvs,
-            unwrapped.faces,
-            Surface(sound.vertices, sound.faces, surface.appearance),
-            texture_size,
-            project=is_simplified,
-            samples=samples,
-            normal_map=normal_map,
-            on_progress=report.advance,
-            device=device,
+
+        def baked(size: int) -> Textures:
+            return bake(
+                vertices[unwrapped.vertices_index],
+                normals,
+                unwrapped.uvs,
+                unwrapped.faces,
+                Surface(sound.vertices, sound.faces, surface.appearance),
+                size,
+                project=is_simplified,
+                samples=samples,
+                normal_map=normal_map,
+                on_progress=report.advance,
+                device=device,
+            )
+
+        textures = capped(
+            lambda: baked(texture_size),
+            lambda: baked(max(1, texture_size // 4)),
+            f"the textures have {texture_size // 4} pixels a side instead of {texture_size}",
         )
         alpha_mode = choose_alpha_mode(textures.base_color[..., 3])
         if alpha_mode == "OPAQUE":
@@ -80,10 +106,15 @@ def build_asset(
             "charts": int(unwrapped.chart.max()) + 1,
             "uv_coverage": round(unwrapped.coverage, 4),
             "uv_padding": unwrapped.padding,
-            "texture_size": texture_size,
+            "texture_size": textures.base_color.shape[0],
             "alpha_mode": alpha_mode,
         }
     )
+    if normal_map and not is_simplified:
+        report.note(
+            f"normal_map is flat: the surface has {len(faces)} faces, and {decimation_target} may"
+            " stay; lower decimation_target to bake detail into it"
+        )
     return Asset(
         vertices=vertices[unwrapped.vertices_index],
         normals=normals,

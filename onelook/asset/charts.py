@@ -17,6 +17,7 @@ from onelook.asset.crossings import overlapping_faces
 from onelook.asset.flatten import CutMesh, cut, flatten
 from onelook.asset.parts import face_graph, find_parts, recut_parts, renumber
 from onelook.asset.topology import face_areas
+from onelook.time_cap import require_time
 
 Array = np.ndarray
 LARGEST_PART, SMALLEST_PART = 8000, 100  # faces; larger parts take longer to relax
@@ -56,6 +57,7 @@ def make_charts(vertices: Array, faces: Array) -> Charts:
     todo = [(np.arange(len(faces)), label, None)]
     pieces = []
     while todo:
+        require_time()
         pending, label, known = todo.pop()
         mesh = cut(faces[pending], label)
         flat = flatten(vertices, mesh) if known is None else _carry_over(mesh, known)

@@ -35,6 +35,7 @@ from onelook.asset.winding import (
     judge_sides,
 )
 from onelook.errors import SurfaceError
+from onelook.time_cap import require_time
 
 Array = np.ndarray
 
@@ -99,12 +100,15 @@ def clean(
     faces = _without_floaters(vertices, faces, floater_share, counts)
     faces = _without_duplicates(faces, counts)
     faces, edges = _without_fins(faces, counts)
+    require_time()
     faces, edges = _agreeing(vertices, faces, edges, counts)
     mesh = separate(vertices, faces, edges)
     counts["split_vertices"] = len(mesh.vertices) - len(vertices)
     mesh = _outward_without_flaps(mesh, min(FLAP_SHARE, floater_share), counts)
+    require_time()
     mesh = _without_holes(mesh, hole_edges, hole_share, counts)
     mesh = _without_slivers(mesh, counts)
+    require_time()
     mesh = _judged_by_view(mesh, drop_hidden, hidden_share, device, counts)
     vertices, faces = compact(mesh.vertices, mesh.faces)
     vertices = spread_coincident(vertices, faces)
@@ -115,6 +119,22 @@ def clean(
         is_closed=bool((mesh.edges.uses == 2).all()),
         **counts,
     )
+
+
+def clean_roughly(vertices: Array, faces: Array, *, floater_share: float = 0.01) -> CleanMesh:
+    """Only what the next steps cannot do without, and floaters; quick at any size.
+
+    Winding stays as it is, holes stay open, and edges may have more than two faces. Raises
+    SurfaceError when nothing usable is left.
+    """
+    counts: dict[str, int] = {}
+    vertices, faces = _usable(vertices, faces, counts)
+    faces = _without_degenerate(vertices, _welded(vertices, faces), counts)
+    faces = _without_floaters(vertices, faces, floater_share, counts)
+    faces = _without_duplicates(faces, counts)
+    faces = faces[face_areas(vertices, faces) > 0]
+    vertices, faces = compact(vertices, faces)
+    return CleanMesh(vertices, faces, bool((find_edges(faces).uses == 2).all()), **counts)
 
 
 def _usable(vertices: Array, faces: Array, counts: dict[str, int]) -> tuple[Array, Array]:
@@ -207,6 +227,7 @@ def _without_fins(faces: Array, counts: dict[str, int]) -> tuple[Array, Edges]:
     before = len(faces)
     edges = find_edges(faces)
     while len(crowded := edges.crowded()):
+        require_time()
         face = np.unique(crowded // 3)
         uses = edges.uses[edges.of_half.reshape(-1, 3)[face]]
         fins = face[(uses != 2).all(1) & (uses == 1).any(1)]

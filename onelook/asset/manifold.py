@@ -23,6 +23,7 @@ from onelook.asset.topology import (
     next_half_edge,
 )
 from onelook.asset.winding import agreeing
+from onelook.time_cap import require_time
 
 Array = np.ndarray
 
@@ -53,6 +54,7 @@ def separate(vertices: Array, faces: Array, edges: Edges | None = None) -> Separ
     """
     origin = np.arange(len(vertices))
     while True:  # ends: each round takes at least one pair off a crowded edge and makes none
+        require_time()
         edges = edges or find_edges(faces)
         pairs = edges.paired()
         agree = agreeing(faces, pairs)

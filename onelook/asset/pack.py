@@ -18,6 +18,7 @@ from onelook.asset.charts import Charts
 from onelook.asset.pack_kernels import SIZE_STEPS, pack_at_scale
 from onelook.asset.topology import find_edges, half_edge_heads
 from onelook.kernels import launch
+from onelook.time_cap import require_time
 
 Array = np.ndarray
 TRIES = 4  # side by side; fixed, so that the result hangs on no thread count
@@ -67,6 +68,7 @@ def _largest_scale(outlines: _Outlines, size: int, padding: int) -> tuple[float,
     best, places = 0.0, np.zeros((0, 5), np.int64)
     scales = outlines.expected_scale(size, padding) * _COARSE ** (1.0 - np.arange(TRIES))
     for _ in range(_MOST_ROUNDS):
+        require_time()
         if not outlines.may_fit(scales[0], size, padding):
             break
         fits, found = outlines.pack(scales, size, padding)

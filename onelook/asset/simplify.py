@@ -20,6 +20,7 @@ from onelook.asset.manifold import separate, spread_coincident
 from onelook.asset.slivers import remove_slivers
 from onelook.asset.topology import compact, face_areas, face_parts, uses_distinct
 from onelook.errors import SurfaceError
+from onelook.time_cap import require_time
 
 Array = np.ndarray
 
@@ -54,6 +55,7 @@ def simplify(vertices: Array, faces: Array, target_faces: int) -> tuple[Array, A
         return vertices, faces
     vertices, faces = original = compact(vertices, faces)
     for step in PASSES:
+        require_time()
         reduced = _collapsed(vertices, faces, target_faces, step)
         if len(reduced[1]) <= target_faces:
             vertices, faces = _tuned(vertices, faces, _mended(*reduced), target_faces, step)
@@ -67,6 +69,7 @@ def simplify(vertices: Array, faces: Array, target_faces: int) -> tuple[Array, A
         raise SurfaceError(
             f"nothing is left of the surface at {target_faces} faces; ask for more faces"
         )
+    require_time()
     vertices = unfold(vertices, faces, *original)
     return spread_coincident(vertices, faces), faces
 
@@ -93,6 +96,7 @@ def _tuned(
         if len(halfway[1]) > 1.5 * target_faces:
             vertices, faces = halfway
     for _ in range(RETRIES):
+        require_time()
         request = max(request + target_faces - count, 4)
         if request >= len(faces):
             break

@@ -6,10 +6,13 @@ import hashlib
 import os
 import subprocess
 import sys
+import time
 
+import cv2
 import numpy as np
 import pytest
 from helpers.geometry import edge_uses
+from helpers.gltf_check import check_glb
 from helpers.knots import trefoil
 from helpers.solids import grid_sheet, joined, moved, sphere
 from hypothesis import given, settings
@@ -17,10 +20,14 @@ from hypothesis import strategies as st
 
 from onelook.asset.asset import Asset
 from onelook.asset.build import build_asset, choose_alpha_mode
+from onelook.asset.fallback import cluster, unwrap_faces
+from onelook.asset.gltf import write_glb
 from onelook.asset.normals import vertex_normals, weld_index
+from onelook.closest_point import ClosestPoint
 from onelook.errors import SurfaceError
 from onelook.report import Report
 from onelook.surface import Material, Surface
+from onelook.time_cap import TimeCapReached, require_time, time_cap
 from onelook.vertex_colors import VertexColors
 
 Array = np.ndarray
@@ -217,3 +224,62 @@ def test_normals_are_never_zero():
     normals = vertex_normals(vertices, faces)
     np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-6)
     np.testing.assert_allclose(np.abs(normals[:3, 2]), 1, atol=1e-6)
+
+
+def test_every_step_that_takes_too_long_is_done_in_a_plainer_way(tmp_path):
+    """With no time at all the asset is still whole: in budget, UV-mapped, coloured, readable."""
+    crumb = moved(sphere(4), 0.01, (0.5, 0.5, 0.5))
+    asset, report = _build(joined(trefoil(160, 32), crumb), step_seconds=0.0)
+    assert report.figures["fallbacks"] == "clean, simplify, unwrap, bake"
+    said = [note for note in report.notes if "took longer than 0 s" in note]
+    assert [note.split()[0] for note in said] == ["clean", "simplify", "unwrap", "bake"]
+    assert report.figures["components"] == 1  # the crumb is gone here, too
+    assert 1000 < len(asset.faces) <= 3000
+    assert asset.textures.base_color.shape == (64, 64, 4)
+    path = tmp_path / "plain.glb"
+    write_glb(asset, path)
+    check_glb(path)
+
+
+def test_faces_in_places_of_their_own_do_not_overlap_and_keep_their_side():
+    vertices, faces = trefoil(40, 8)
+    for count in (1, 2, 3, len(faces)):
+        laid = unwrap_faces(faces[:count], 512)
+        corners = laid.uvs[laid.faces].astype(np.float64)
+        d1, d2 = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+        areas = d1[:, 0] * d2[:, 1] - d1[:, 1] * d2[:, 0]
+        assert (areas > 0).all() and areas.sum() / 2 == pytest.approx(laid.coverage, rel=1e-4)
+        assert laid.uvs.min() > 0 and laid.uvs.max() < 1
+        assert (laid.vertices_index[laid.faces] == faces[:count]).all()
+        drawn = np.zeros((2048, 2048), np.uint8)
+        for triangle in corners:
+            one = np.zeros_like(drawn)
+            cv2.fillConvexPoly(one, np.floor(triangle * 2048).astype(np.int32), 1)
+            drawn += one
+        assert drawn.max() == 1
+
+
+def test_clustering_meets_its_budget_near_the_surface():
+    vertices, faces = trefoil(160, 32)
+    fewer, triangles = cluster(vertices, faces, 1500)
+    assert 1000 < len(triangles) <= 1500
+    assert triangles.max() < len(fewer)
+    closest = ClosestPoint(vertices, faces).query(fewer)
+    assert np.quantile(closest.distance, 0.99) < 0.02
+    same, _ = cluster(vertices, faces, 1500)
+    assert (same == fewer).all()
+
+
+def test_cap_ends_a_step_in_its_middle():
+    """A step that launches kernels on and on is stopped, and not before its time."""
+    start = time.monotonic()
+    with pytest.raises(TimeCapReached), time_cap(0.2):
+        while True:
+            require_time()
+    assert 0.2 <= time.monotonic() - start < 1
+    require_time()  # no cap, no end
+
+
+def test_normal_map_without_simplification_is_said_to_be_flat():
+    _, report = _build(sphere(8), faces=100_000, normal_map=True)
+    assert any("normal_map is flat" in note for note in report.notes)
