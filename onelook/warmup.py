@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from onelook.engine import Engine
 
 
-def warm_up(engine: Engine) -> None:
-    """One small picture all the way through: cut-out, shape, bake, GLB and one frame of video."""
+def warm_up(engine: Engine, model: str = "auto") -> None:
+    """One small picture all the way through: cut-out, shape, bake, GLB and one frame of video.
+
+    Then the backend of `model` is opened.
+    """
     from onelook.asset.load import load_glb
     from onelook.options import Options
     from onelook.render.turntable import turntable_frames
@@ -31,7 +34,7 @@ def warm_up(engine: Engine) -> None:
         asset = load_glb(made.files["model_file"])
         frames = turntable_frames(asset, num_frames=1, device=engine.device)
         write_video(frames, Path(folder) / "one_frame.mp4")
-    engine.open_backend("auto", Report())
+    engine.open_backend(model, Report())
 
 
 def _small_picture() -> bytes:

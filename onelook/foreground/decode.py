@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
@@ -32,6 +34,8 @@ FORMAT_NAMES = "PNG, JPEG, WebP, BMP, GIF, TIFF or AVIF"
 
 # A progressive JPEG may hold thousands of scans, each a pass over the whole picture for few bytes.
 MAX_SCANNED_PIXELS = 20 * MAX_PIXELS
+
+MAX_VERIFIED_BYTES = 500_000_000  # what `verify_picture` may take to load a picture
 
 MAX_PROFILE_BYTES = 4 * 2**20  # CMYK profiles of printers have up to about 2.5 MB
 
@@ -62,10 +66,35 @@ def decode_picture(source: Path | bytes) -> Array:
     `MAX_ASPECT`:1.
     """
     content = _read(source)
-    with _decoding, warnings.catch_warnings():
+    with _decoding, _as_picture_errors(content), _opened(content) as picture:
+        pixels = _to_rgba(picture)
+        upright = _UPRIGHT.get(_orientation(picture))
+        return np.ascontiguousarray(upright(pixels) if upright else pixels)
+
+
+def verify_picture(source: Path | bytes) -> None:
+    """Raise the PictureError that `decode_picture` would, within half a gigabyte.
+
+    The picture is read to its end but not converted, and of one whose reader would need more
+    memory only the header is read: what that leaves unseen, `decode_picture` finds.
+    """
+    content = _read(source)
+    with _decoding, _as_picture_errors(content):
+        with Image.open(BytesIO(content), formats=FORMATS) as picture:
+            if _bytes_to_load(picture) > MAX_VERIFIED_BYTES:
+                _check_header(picture, content)
+                return
+        with _opened(content):
+            pass
+
+
+@contextmanager
+def _as_picture_errors(content: bytes) -> Iterator[None]:
+    """Whatever is raised inside becomes a PictureError about this content."""
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return _decode(content)
+            yield
         except (PictureError, KeyboardInterrupt):
             raise
         except Image.DecompressionBombError as error:
@@ -101,15 +130,29 @@ def _read(source: Path | bytes) -> bytes:
     return content
 
 
-def _decode(content: bytes) -> Array:
+@contextmanager
+def _opened(content: bytes) -> Iterator[Image.Image]:
+    """The picture, loaded after its header was found acceptable."""
     with Image.open(BytesIO(content), formats=FORMATS) as picture:
-        _check_size(*picture.size)
-        _check_cost(picture, content)
+        _check_header(picture, content)
         picture.load()
         _check_size(*picture.size)
-        pixels = _to_rgba(picture)
-        upright = _UPRIGHT.get(_orientation(picture))
-    return np.ascontiguousarray(upright(pixels) if upright else pixels)
+        yield picture
+
+
+def _check_header(picture: Image.Image, content: bytes) -> None:
+    _check_size(*picture.size)
+    _check_cost(picture, content)
+
+
+def _bytes_to_load(picture: Image.Image) -> int:
+    """About the memory that Pillow's reader of this format takes, the picture included."""
+    each = 4
+    if picture.format in ("WEBP", "AVIF"):
+        each = 16  # two canvases and a copy; planes of 16 bits
+    elif picture.info.get("progressive"):
+        each = 4 + 2 * len(picture.getbands())  # all coefficients
+    return each * picture.width * picture.height
 
 
 def _too_many_pixels(size: str = "") -> str:
