@@ -1,0 +1,151 @@
+"""Triplanes: features of a point from three planes, and a small network that reads them.
+
+Chan et al., Efficient Geometry-aware 3D Generative Adversarial Networks, CVPR 2022. A point is
+looked up in each plane at two of its coordinates, bilinearly; beyond the planes there is nothing
+(zeros). A look-up is a weighted sum of rows of a table, four per plane, so a network's first layer
+can be worked out once for all texels: `TriplaneField` then reads 64 numbers instead of hundreds.
+Everything a point gives depends on that point alone, to the last bit.
+
+N points, S texels along a side, C channels of a plane, W width of the network's first layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Which coordinates each plane is looked up at: (along its columns, along its rows).
+Axes = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+
+_POINTS = 65_536  # at a time on a CPU: their weights and features stay in its cache
+_DEVICE_POINTS = 1 << 20  # at a time on a GPU
+_ELEMENTS = 32_768  # of an activation, few enough for torch to give them to one thread, see below
+
+
+@dataclass(frozen=True)
+class Triplane:
+    """Planes of one object, ready for look-ups.
+
+    texels (3 * S * S, C): plane by plane, row by row. axes: see `Axes`. reach: the coordinate of
+    the planes' border.
+    """
+
+    texels: Tensor
+    side: int
+    axes: Axes
+    reach: float = 1.0
+
+    @staticmethod
+    def of(planes: Tensor, axes: Axes, reach: float = 1.0) -> Triplane:
+        """planes (3, C, S, S)."""
+        if planes.ndim != 4 or planes.shape[0] != 3 or planes.shape[2] != planes.shape[3]:
+            raise ValueError(f"planes must have shape (3, C, S, S), got {tuple(planes.shape)}")
+        texels = planes.float().permute(0, 2, 3, 1).flatten(0, 2).contiguous()
+        return Triplane(texels, planes.shape[-1], axes, reach)
+
+    def features(self, points: Tensor) -> Tensor:
+        """points (N, 3) -> features (N, 3 * C), plane by plane."""
+        rows, shares = self.look_up(points)
+        flat = rows.flatten(0, 1), shares.flatten(0, 1)  # (3 N, 4) each
+        return _weighted_sum(self.texels, *flat).unflatten(0, (-1, 3)).flatten(1)
+
+    def look_up(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """points (N, 3) -> rows of the table and their shares, (N, 3, 4) each."""
+        places = ((points / self.reach + 1) * self.side - 1) / 2  # in texels, 0: the first's middle
+        low = places.floor()
+        ends = torch.stack([low, low + 1], -1)  # (N, 3, 2)
+        share = torch.stack([low + 1 - places, places - low], -1)
+        share = share * ((ends >= 0) & (ends < self.side))
+        ends = ends.clamp(0, self.side - 1).to(torch.int32)
+        columns, lines = zip(*self.axes, strict=True)
+        columns, lines = list(columns), list(lines)
+        first = torch.arange(3, dtype=torch.int32, device=points.device) * self.side**2
+        rows = (first[:, None] + ends[:, lines] * self.side)[..., None] + ends[:, columns, None, :]
+        shares = share[:, lines, :, None] * share[:, columns, None, :]  # (N, 3, 2, 2)
+        return rows.flatten(2), shares.flatten(2)
+
+
+class TriplaneField:
+    """A network of linear layers with one kind of activation between them, read at points.
+
+    Holds tensors of its own: planes and network may leave the device.
+    """
+
+    def __init__(self, triplane: Triplane, network: nn.Sequential):
+        """network: Linear, activation, Linear, ..., Linear; its input the triplane's features."""
+        layers = [layer for layer in network if isinstance(layer, nn.Linear)]
+        self._activate = _in_place(network[1])
+        first = layers[0].weight.float().unflatten(1, (3, -1))  # (W, 3, C)
+        planes = triplane.texels.unflatten(0, (3, -1))
+        folded = torch.einsum("pnc,wpc->pnw", planes, first).flatten(0, 1).contiguous()
+        self._triplane = Triplane(folded, triplane.side, triplane.axes, triplane.reach)
+        self._first_bias = layers[0].bias.float().clone()
+        self._layers = [
+            (layer.weight.float().t().contiguous(), layer.bias.float().clone())
+            for layer in layers[1:]
+        ]
+        self.width = self._layers[-1][0].shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        return self._first_bias.device
+
+    @property
+    def side(self) -> int:
+        """Texels along a side of the planes."""
+        return self._triplane.side
+
+    def __call__(self, points: Tensor, at_once: int = 0) -> Tensor:
+        """points (N, 3) float32 on the field's device -> what the last layer gives (N, width).
+
+        at_once: points worked on together, 0 for a choice of ours; the result does not depend on
+        it.
+        """
+        is_host = points.device.type == "cpu"
+        at_once = at_once or (_POINTS if is_host else _DEVICE_POINTS)
+        out = torch.empty(len(points), self.width, device=points.device)
+        for first in range(0, len(points), at_once):
+            part = slice(first, first + at_once)
+            rows, shares = self._triplane.look_up(points[part])
+            hidden = _weighted_sum(self._triplane.texels, rows.flatten(1), shares.flatten(1))
+            self._run(hidden.add_(self._first_bias), out[part], is_host)
+        return out
+
+    def _run(self, hidden: Tensor, out: Tensor, is_host: bool) -> None:
+        """All but the first layer: hidden (n, W), which is spent, -> out (n, width).
+
+        torch rounds an approximated activation otherwise at the end of each thread's share; so on
+        a CPU there are only blocks too small to be shared, of a whole number of vectors.
+        """
+        step = max(16, _ELEMENTS // hidden.shape[1]) if is_host else max(len(hidden), 1)
+        for start in range(0, len(hidden), step):
+            block = hidden[start : start + step]
+            for weight, bias in self._layers:
+                block = torch.addmm(bias, self._activate(block), weight)
+            out[start : start + step] = block
+
+
+def sample_planes(planes: Tensor, points: Tensor, axes: Axes) -> Tensor:
+    """planes (3, C, S, S), points (N, 3) in -1..1 -> features (N, 3 * C).
+
+    The plain twin of `Triplane.features`: defines what it must give.
+    """
+    at = torch.stack([points[:, list(pair)] for pair in axes])[:, :, None]  # (3, N, 1, 2)
+    sampled = F.grid_sample(planes, at, padding_mode="zeros", align_corners=False)
+    return sampled[..., 0].permute(2, 0, 1).flatten(1)  # (3, C, N) -> (N, 3 C)
+
+
+def _weighted_sum(table: Tensor, rows: Tensor, shares: Tensor) -> Tensor:
+    """table (T, C), rows and shares (n, k) -> (n, C), each summed in the order of its rows."""
+    return F.embedding_bag(rows, table, per_sample_weights=shares, mode="sum")
+
+
+def _in_place(activation: nn.Module):
+    if isinstance(activation, nn.ReLU):
+        return torch.relu_
+    if isinstance(activation, nn.SiLU):
+        return lambda x: F.silu(x, inplace=True)
+    raise ValueError(f"the activation must be ReLU or SiLU, got {type(activation).__name__}")
