@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -78,6 +79,7 @@ def main() -> int:
         for path in sorted(folder.rglob("*.safetensors"))
     ]
     os.environ["ONELOOK_WEIGHTS"] = str(root)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # not without stopping the server
     with tempfile.TemporaryDirectory() as folder:
         starts = [_start(Path(folder) / str(run), files) for run in range(arguments.runs + 1)]
     starts = starts[1:]  # the first may have compiled kernels
