@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from onelook.nn.sparse_conv import PointwiseConv, SubmanifoldConv
+from onelook.nn import inner_type
 from onelook.nn.structure_vae import (
     SparseStructureDecoder,
     SparseStructureEncoder,
@@ -42,12 +42,5 @@ TORSO = ("blocks", "middle_block", "input_blocks", "out_blocks", "upsample")
 
 
 def half_keys(network: nn.Module) -> set[str]:
-    """Keys that the official files store as float16: the linear and convolution layers of the
-    torso; everything else is float32."""
-    layers = (nn.Linear, nn.Conv3d, SubmanifoldConv, PointwiseConv)
-    return {
-        f"{name}.{key}"
-        for name, module in network.named_modules()
-        if isinstance(module, layers) and name.split(".")[0] in TORSO
-        for key, _ in module.named_parameters()
-    }
+    """Keys that the official files store as float16; everything else is float32."""
+    return inner_type.half_keys(network, TORSO)

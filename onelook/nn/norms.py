@@ -5,9 +5,13 @@ B batch, T rows, C channels, H heads, D width of a head, G groups.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from onelook.nn.pieces import in_pieces
 
 
 class LayerNorm(nn.LayerNorm):
@@ -15,7 +19,13 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         weight, bias = self.weight.float(), self.bias.float()
-        return F.layer_norm(x.float(), self.normalized_shape, weight, bias, self.eps).to(x.dtype)
+
+        def norm(rows: Tensor) -> Tensor:
+            return F.layer_norm(rows.float(), self.normalized_shape, weight, bias, self.eps).to(
+                x.dtype
+            )
+
+        return _by_rows(norm, x)
 
 
 class ChannelLayerNorm(LayerNorm):
@@ -37,7 +47,11 @@ class HeadRMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         scale = self.gamma.float() * x.shape[-1] ** 0.5
-        return (F.normalize(x.float(), dim=-1) * scale).to(x.dtype)
+
+        def norm(rows: Tensor) -> Tensor:
+            return (F.normalize(rows.float(), dim=-1) * scale).to(x.dtype)
+
+        return _by_rows(norm, x, axes=2)
 
 
 class RowGroupNorm(nn.Module):
@@ -70,12 +84,18 @@ class RowGroupNorm(nn.Module):
 
 def layer_norm(x: Tensor, eps: float) -> Tensor:
     """Layer norm over the last axis without weights, in float32."""
-    return F.layer_norm(x.float(), x.shape[-1:], eps=eps).to(x.dtype)
+    return F.layer_norm(x, x.shape[-1:], eps=eps)  # torch's own kernels compute halves in float32
 
 
 def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
     """`layer_norm(x) * (1 + scale) + shift`; shift and scale (..., C), broadcast against x."""
     if scale.numel() == x.shape[-1]:  # the same for every token: one pass over memory
-        weight, bias = 1 + scale.flatten().float(), shift.flatten().float()
-        return F.layer_norm(x.float(), x.shape[-1:], weight, bias, eps).to(x.dtype)
+        weight, bias = (1 + scale).flatten().to(x.dtype), shift.flatten().to(x.dtype)
+        return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
     return torch.addcmul(shift, layer_norm(x, eps), 1 + scale)
+
+
+def _by_rows(norm: Callable[[Tensor], Tensor], x: Tensor, axes: int = 1) -> Tensor:
+    """`norm(x)` in pieces; a row is the last `axes` axes of x. Two copies of a piece in float32."""
+    rows = x.flatten(0, -1 - axes)
+    return in_pieces(norm, rows, row_bytes=8 * rows.shape[1:].numel()).view(x.shape)

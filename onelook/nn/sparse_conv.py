@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onelook.nn.voxels import SparseTensor, Voxels
+from onelook.nn.voxels import SparseTensor, Voxels, present_pairs
 
 # Bytes of neighbours gathered per step: on a CPU little enough to stay in its cache.
 GATHERED_BYTES_CPU = 8 * 2**20
@@ -63,8 +63,22 @@ def convolve(feats: Tensor, voxels: Voxels, weight: Tensor, bias: Tensor) -> Ten
     places at a time.
     """
     if feats.is_cuda or len(weight) < WIDE_CHANNELS:
-        return _convolve_gathered(feats, voxels.neighbours, weight.flatten(1), bias)
-    return _convolve_pairs(feats, voxels, weight, bias)
+        return _multiply_gathered(with_zero_row(feats), voxels.neighbours, weight.flatten(1), bias)
+    return _multiply_pairs(feats, voxels.pairs, len(feats), weight, bias)
+
+
+def convolve_at(padded: Tensor, table: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`convolve` at some places: padded (N + 1, Cin), see `with_zero_row`; table (n, 27) int32, the
+    row of each neighbour or N -> (n, Cout)."""
+    if padded.is_cuda or len(weight) < WIDE_CHANNELS:
+        return _multiply_gathered(padded, table, weight.flatten(1), bias)
+    pairs = present_pairs(table, len(padded) - 1)
+    return _multiply_pairs(padded, pairs, len(table), weight, bias)
+
+
+def with_zero_row(feats: Tensor) -> Tensor:
+    """(N, C) -> (N + 1, C): what absent neighbours are counted as comes last."""
+    return F.pad(feats, (0, 0, 0, 1))
 
 
 def convolve_upsampled(feats: Tensor, fine: Voxels, weight: Tensor, bias: Tensor) -> Tensor:
@@ -89,10 +103,11 @@ def convolve_subdivided(feats: Tensor, voxels: Voxels, weight: Tensor, bias: Ten
     that meet the same voxel are added up first: 8 products instead of 27.
     """
     out = feats.new_empty(len(feats), 8, len(weight))
+    padded = with_zero_row(feats)
     for child in range(8):
         columns, folded = _fold(weight, child)
         table = voxels.neighbours[:, columns]
-        out[:, child] = _convolve_gathered(feats, table, folded, bias)
+        out[:, child] = _multiply_gathered(padded, table, folded, bias)
     return out.flatten(0, 1)
 
 
@@ -106,15 +121,14 @@ def convolve_plain(feats: Tensor, voxels: Voxels, weight: Tensor, bias: Tensor) 
     return out.movedim(1, -1)[item, x, y, z]
 
 
-def _convolve_gathered(feats: Tensor, table: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """feats (N, Cin), table (M, K) int32 rows of feats or N, weight (Cout, K * Cin) -> (M, Cout).
+def _multiply_gathered(padded: Tensor, table: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """padded (N + 1, Cin), table (M, K) int32 rows of it, weight (Cout, K * Cin) -> (M, Cout).
 
-    Neighbours side by side, then one matrix product; absent ones are a row of zeros.
+    Neighbours side by side, then one matrix product; absent ones are the row of zeros.
     """
-    padded = torch.cat([feats, feats.new_zeros(1, feats.shape[1])])
-    limit = GATHERED_BYTES_GPU if feats.is_cuda else GATHERED_BYTES_CPU
-    step = max(ROWS_PER_STEP, limit // (weight.shape[1] * feats.element_size()))
-    out = feats.new_empty(len(table), len(weight))
+    limit = GATHERED_BYTES_GPU if padded.is_cuda else GATHERED_BYTES_CPU
+    step = max(ROWS_PER_STEP, limit // (weight.shape[1] * padded.element_size()))
+    out = padded.new_empty(len(table), len(weight))
     for first in range(0, len(table), step):
         rows = table[first : first + step]
         gathered = padded.index_select(0, rows.flatten()).view(len(rows), -1)  # (step, K * Cin)
@@ -122,11 +136,13 @@ def _convolve_gathered(feats: Tensor, table: Tensor, weight: Tensor, bias: Tenso
     return out
 
 
-def _convolve_pairs(feats: Tensor, voxels: Voxels, weight: Tensor, bias: Tensor) -> Tensor:
-    """One matrix product per tap, of present neighbours only, summed in float32."""
+def _multiply_pairs(
+    feats: Tensor, pairs: list[tuple[Tensor, Tensor]], count: int, weight: Tensor, bias: Tensor
+) -> Tensor:
+    """One matrix product per tap, of present neighbours only, summed in float32: (count, Cout)."""
     taps = weight.flatten(1, 3)  # (Cout, 27, Cin)
-    out = bias.float().repeat(len(feats), 1)
-    for tap, (rows, sources) in enumerate(voxels.pairs):
+    out = bias.float().repeat(count, 1)
+    for tap, (rows, sources) in enumerate(pairs):
         out.index_add_(0, rows, (feats[sources] @ taps[:, tap].T).float())  # each row once
     return out.to(feats.dtype)
 

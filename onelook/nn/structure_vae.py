@@ -142,6 +142,13 @@ def occupied(logits: Tensor, threshold: float = 0.0) -> Tensor:
     return torch.argwhere(logits[:, 0] > threshold).int()
 
 
+def coarsened(is_occupied: Tensor, resolution: int) -> Tensor:
+    """is_occupied (B, 1, X, X, X) bool -> coords (N, 4) int32 of the cells of a coarser grid of
+    `resolution` that hold any, ascending."""
+    step = is_occupied.shape[-1] // resolution
+    return occupied(F.max_pool3d(is_occupied.float(), step), 0.5)
+
+
 def _stages(channels: tuple[int, ...], num_res_blocks: int, resample: type) -> nn.ModuleList:
     """Residual blocks of each width, and a change of resolution to the next."""
     blocks: list[nn.Module] = []

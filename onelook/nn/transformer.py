@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from onelook.nn.condition import Condition
 from onelook.nn.layout import Layout
 from onelook.nn.norms import HeadRMSNorm, LayerNorm, layer_norm, modulated_norm
+from onelook.nn.pieces import in_pieces
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 EPS = 1e-6  # of every norm inside a block
@@ -33,7 +34,10 @@ class FeedForward(nn.Module):
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.mlp(tokens)
+        """tokens (..., C) -> (..., C)."""
+        rows = tokens.flatten(0, -2)
+        row_bytes = 2 * self.mlp[0].out_features * tokens.element_size()
+        return in_pieces(self.mlp, rows, row_bytes=row_bytes).view(tokens.shape)
 
 
 class SelfAttention(nn.Module):
@@ -97,7 +101,8 @@ class CrossAttention(nn.Module):
 class ModulatedCrossBlock(nn.Module):
     """Self attention, cross attention, MLP; the first and last modulated by time (adaLN).
 
-    share_mod: the six vectors come from the model, made once for all its blocks.
+    share_mod: the six vectors come from the model, made once for all its blocks; shift_mod: and the
+    block adds its own to them.
     """
 
     def __init__(
@@ -109,6 +114,7 @@ class ModulatedCrossBlock(nn.Module):
         qk_norm: bool = False,
         qk_norm_cross: bool = False,
         share_mod: bool = False,
+        shift_mod: bool = False,
     ):
         super().__init__()
         self.norm2 = LayerNorm(channels, eps=EPS)
@@ -117,7 +123,10 @@ class ModulatedCrossBlock(nn.Module):
         self.mlp = FeedForward(channels, mlp_ratio)
         if not share_mod:
             self.adaLN_modulation = adaln(channels)
-        self.has_modulation = not share_mod
+        elif shift_mod:
+            self.modulation = nn.Parameter(torch.randn(6 * channels) / channels**0.5)
+        self.has_own_mod = not share_mod
+        self.has_shift = share_mod and shift_mod
 
     def forward(
         self,
@@ -128,24 +137,27 @@ class ModulatedCrossBlock(nn.Module):
     ) -> list[Tensor]:
         """branches: tokens under each of `conditions`, or one for all of them while they are still
         the same; mod (B or 1, C), with share_mod (B or 1, 6 C) -> tokens per condition."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(mod, layout)
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.six_vectors(mod, layout)
         hidden = []
         for x in branches:
             h = modulated_norm(x, shift1, scale1, EPS)
-            hidden.append(torch.addcmul(x, gate1, self.self_attn(h, layout.attend)))
+            hidden.append(_add_gated(x, gate1, self.self_attn(h, layout.attend)))
         if len(hidden) < len(conditions):
             hidden = hidden * len(conditions)
         out = []
         for x, condition in zip(hidden, conditions, strict=True):
             x = x + self.cross(x, condition, layout)
             h = modulated_norm(x, shift2, scale2, EPS)
-            out.append(torch.addcmul(x, gate2, self.mlp(h)))
+            out.append(_add_gated(x, gate2, self.mlp(h)))
         return out
 
-    def modulation(self, mod: Tensor, layout: Layout) -> tuple[Tensor, ...]:
+    def six_vectors(self, mod: Tensor, layout: Layout) -> tuple[Tensor, ...]:
         """shift, scale, gate of the self attention, then of the MLP, broadcast to tokens."""
-        vectors = self.adaLN_modulation(mod) if self.has_modulation else mod
-        return layout.spread(vectors).chunk(6, dim=-1)
+        if self.has_own_mod:
+            mod = self.adaLN_modulation(mod)
+        elif self.has_shift:
+            mod = (self.modulation + mod).to(mod.dtype)
+        return layout.spread(mod).chunk(6, dim=-1)
 
     def cross(self, tokens: Tensor, condition: Condition, layout: Layout) -> Tensor:
         """What the condition adds to each token; not modulated."""
@@ -166,6 +178,11 @@ class TransformerBlock(nn.Module):
         """tokens (..., C) -> (..., C)."""
         tokens = tokens + self.attn(layer_norm(tokens, EPS), attend)
         return tokens + self.mlp(layer_norm(tokens, EPS))
+
+
+def _add_gated(x: Tensor, gate: Tensor, change: Tensor) -> Tensor:
+    """x + gate * change, written over `change`: for inference."""
+    return torch.addcmul(x, gate, change, out=change)
 
 
 def adaln(channels: int) -> nn.Sequential:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from onelook.nn.attention import Groups
 from onelook.nn.layout import Rows
+from onelook.nn.rotary import rotary_phases
 
 # Up to this many cells a neighbour is found in a table of the whole box, above it by bisection.
 TABLE_CELLS = 2**25
@@ -40,6 +41,7 @@ class Voxels:
             lengths = torch.bincount(item).tolist()
         self.lengths = lengths
         self._windows: dict[tuple[int, int], Groups] = {}
+        self._phases: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.coords)
@@ -54,6 +56,12 @@ class Voxels:
         if (size, shift) not in self._windows:
             self._windows[size, shift] = Groups(self.window_number(size, shift))
         return self._windows[size, shift]
+
+    def phases(self, head_width: int) -> Tensor:
+        """(N, D / 2) complex64: the voxels' places for heads of width D; see `rotary_phases`."""
+        if head_width not in self._phases:
+            self._phases[head_width] = rotary_phases(self.coords[:, 1:], head_width)
+        return self._phases[head_width]
 
     def window_number(self, size: int, shift: int) -> Tensor:
         """(N,) int64: the number of each voxel's window, ascending by item, x, y, z."""
@@ -84,14 +92,14 @@ class Voxels:
                 found[column] = torch.where(is_there, rows[order[place]], len(self))
         return found.T.contiguous()
 
+    def neighbours_of(self, rows: Tensor) -> Tensor:
+        """`neighbours[rows]`."""
+        return self.neighbours[rows]
+
     @cached_property
     def pairs(self) -> list[tuple[Tensor, Tensor]]:
         """Per column of `neighbours` the rows (int64) that have one there, and its row."""
-        out = []
-        for column in self.neighbours.T:
-            rows = (column < len(self)).nonzero()[:, 0]
-            out.append((rows, column[rows].long()))
-        return out
+        return present_pairs(self.neighbours, len(self))
 
     @cached_property
     def cell_taps(self) -> Tensor:
@@ -181,6 +189,16 @@ def upsample(x: SparseTensor, fine: Voxels) -> SparseTensor:
 def subdivide(x: SparseTensor) -> SparseTensor:
     """Double resolution: each voxel becomes 8 with its row, consecutive, z fastest."""
     return SparseTensor(x.feats.repeat_interleave(8, dim=0), x.voxels.subdivided)
+
+
+def present_pairs(table: Tensor, none: int) -> list[tuple[Tensor, Tensor]]:
+    """table (n, 27), `none` where there is no neighbour -> per column the rows of the table (int64)
+    that have one, and what stands there."""
+    out = []
+    for column in table.T:
+        rows = (column < none).nonzero()[:, 0]
+        out.append((rows, column[rows].long()))
+    return out
 
 
 def _numbers(coords: Tensor, margin: int) -> Tensor:

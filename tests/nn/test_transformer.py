@@ -42,7 +42,7 @@ def test_parts_of_the_dense_cross_block(load_case):
     block = case.seed(build(case.config, **case.config["variants"]["qknorm_self"]))
     x, normed = case["x"], layer_norm(case["x"], EPS)
     case.check("norm1", normed)
-    case.check("modulation", torch.cat(block.modulation(case["mod"], Dense()), dim=1))
+    case.check("modulation", torch.cat(block.six_vectors(case["mod"], Dense()), dim=1))
     case.check("self_attn", block.self_attn(normed, Dense().attend))
     case.check("cross_attn", block.cross(x, Condition(case["context"]), Dense()))
     case.check("mlp", block.mlp(x))
