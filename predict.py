@@ -172,6 +172,10 @@ class Predictor(BasePredictor):
             ge=256,
             le=8192,
         ),
+        bake_texture: bool = Input(
+            description="Lay the model out in UVs and bake textures. Off: one colour per vertex, which is quick and keeps less detail; texture options are then ignored.",
+            default=True,
+        ),
         quality: str = Input(
             description="custom uses decimation_target and texture_size; balanced is 500k faces and 2048 pixels, high 1M and 4096, ultra 2M and 4096.",
             default="custom",

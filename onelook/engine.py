@@ -27,7 +27,7 @@ from onelook.report import Figure, Report
 from onelook.time_cap import STEP_SECONDS, Capped
 
 if TYPE_CHECKING:
-    from onelook.asset.asset import Asset
+    from onelook.asset.asset import Asset, ColoredMesh
     from onelook.foreground.foreground import Foreground
     from onelook.surface import Surface
 
@@ -38,6 +38,7 @@ ASSET_SHARES = {  # of the time of a run, beside the backend's own; only for the
     "unwrap": 25,
     "bake": 20,
     "write model": 10,
+    "lay out": 1,
     "preview": 1,
     "contact sheet": 2,
     "video": 40,
@@ -159,21 +160,29 @@ class Engine:
     def _make_asset_files(
         self, surface: Surface, options: Options, folder: Path, name: str, report: Report
     ) -> dict[str, Path]:
-        from onelook.asset.build import build_asset
+        from onelook.asset.build import build_asset, build_colored_mesh, textured
 
-        asset = build_asset(
-            surface,
-            decimation_target=options.face_budget,
-            texture_size=options.texture_pixels,
-            report=report,
-            normal_map=options.normal_map,
-            device=self.device,
-            step_seconds=self._step_seconds,
-        )
+        limits = {"report": report, "device": self.device, "step_seconds": self._step_seconds}
+        if options.bake_texture:
+            model = asset = build_asset(
+                surface,
+                decimation_target=options.face_budget,
+                texture_size=options.texture_pixels,
+                normal_map=options.normal_map,
+                **limits,
+            )
+        else:
+            model = build_colored_mesh(surface, decimation_target=options.face_budget, **limits)
+            asset = None
         files = {}
         if options.generate_model:
-            files["model_file"] = _write_model(asset, options, folder / name, report)
-        return files | self._take_pictures(asset, options, folder, name, report)
+            files["model_file"] = _write_model(model, options, folder / name, report)
+        if options.is_shown:
+            if asset is None:
+                with report.step("lay out"):
+                    asset = textured(model, self.device)
+            files |= self._take_pictures(asset, options, folder, name, report)
+        return files
 
     def _take_pictures(
         self, asset: Asset, options: Options, folder: Path, name: str, report: Report
@@ -185,8 +194,6 @@ class Engine:
         from onelook.render.turntable import contact_sheet, preview
 
         files: dict[str, Path] = {}
-        if not (options.generate_video or options.return_preview or options.return_contact_sheet):
-            return files
         scene = RenderScene(asset, self.device)
         if options.return_preview:
             files["preview_image"] = folder / f"{name}_preview.png"
@@ -238,6 +245,8 @@ def _refuse_the_impossible(options: Options, view_count: int) -> None:
             " return_preview, return_contact_sheet, generate_gaussian or generate_views"
         )
     is_draco = options.format == "glb" and options.geometry_compression == "draco"
+    if is_draco and not options.bake_texture:
+        raise OptionError("geometry_compression draco needs bake_texture")
     if options.generate_model and is_draco:
         from onelook.asset.draco import require_draco
 
@@ -291,7 +300,7 @@ def _write_attachments(
     return files
 
 
-def _write_model(asset: Asset, options: Options, stem: Path, report: Report) -> Path:
+def _write_model(asset: Asset | ColoredMesh, options: Options, stem: Path, report: Report) -> Path:
     from onelook.asset.export import MODEL_SUFFIXES, write_model
 
     path = stem.with_name(stem.name + MODEL_SUFFIXES[options.format])

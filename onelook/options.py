@@ -158,6 +158,11 @@ class Options:
     texture_size: int = _option(
         4096, "Width and height of the textures in pixels; used when quality is custom.", 256, 8192
     )
+    bake_texture: bool = _option(
+        True,
+        "Lay the model out in UVs and bake textures. Off: one colour per vertex, which is quick and"
+        " keeps less detail; texture options are then ignored.",
+    )
     quality: str = _option(
         "custom",
         "custom uses decimation_target and texture_size; balanced is 500k faces and 2048 pixels,"
@@ -217,8 +222,12 @@ class Options:
     @property
     def needs_asset(self) -> bool:
         """Whether any output needs the 3D asset, not only the picture."""
-        wanted = (self.generate_model, self.generate_video)
-        return any((*wanted, self.return_preview, self.return_contact_sheet))
+        return self.generate_model or self.is_shown
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether any output is a picture or a film of the asset."""
+        return self.generate_video or self.return_preview or self.return_contact_sheet
 
     @property
     def needs_surface(self) -> bool:

@@ -16,10 +16,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from helpers.gltf_check import read_glb
+import trimesh
+from helpers.gltf_check import khronos_issues, read_glb
 from helpers.pictures import mushroom_png
 from PIL import Image
 
+from onelook.asset.mesh_parts import read_parts
 from onelook.backends import BACKENDS, BackendEntry, choose_backend
 from onelook.engine import Engine
 from onelook.errors import (
@@ -125,6 +127,50 @@ def test_every_output_in_the_format_asked_for(engine, tmp_path):
     assert (preview[[0, -1], :, 3] == 0).all() and (preview[..., 3] == 255).mean() > 0.1
     assert Image.open(tmp_path / "a.b_contact_sheet.png").size == (1024, 512)
     assert {"seconds.preview", "seconds.contact_sheet"} <= set(result.metrics)
+
+
+@pytest.mark.parametrize("format", ["glb", "obj", "ply", "stl"])
+def test_model_with_vertex_colors(engine, tmp_path, format):
+    """The same shape and colours without UVs, in a fraction of the time; every file reads back."""
+    options = replace(SMALL, bake_texture=False, format=format)
+    result = engine.generate(PICTURE, options, tmp_path)
+    path = result.files["model_file"]
+    if format == "obj":
+        with zipfile.ZipFile(path) as archive:
+            path = Path(archive.extract("model.obj", tmp_path))
+    if format == "glb":
+        assert not (khronos_issues(path) or {}).get(str(path))
+        document, _ = read_glb(path)
+        (primitive,) = document["meshes"][0]["primitives"]
+        assert set(primitive["attributes"]) == {"POSITION", "NORMAL", "COLOR_0"}
+        assert "images" not in document and document["asset"]["extras"]["model"] == "relief"
+    loaded = trimesh.load(path, force="mesh", process=False)
+    assert len(loaded.faces) == result.metrics["faces"] <= 1000
+    assert np.isclose(loaded.extents.max(), 1, atol=1e-3)
+    if format != "stl":
+        (part,) = read_parts(path)
+        assert part.colors is not None and len(np.unique(part.colors, axis=0)) > 10
+    assert "seconds.unwrap" not in result.metrics
+
+
+def test_vertex_colors_are_those_of_the_texture_and_are_shown(engine, tmp_path):
+    """The preview of the coloured mesh looks like that of the textured one."""
+    pictures = []
+    for name, bake_texture in (("texture", True), ("vertices", False)):
+        options = Options(
+            bake_texture=bake_texture, decimation_target=50_000, texture_size=512,
+            generate_video=False, generate_model=False, return_preview=True,
+        )  # fmt: skip
+        files = engine.generate(PICTURE, options, tmp_path, name).files
+        pictures.append(np.asarray(Image.open(files["preview_image"])).astype(float))
+    inside = (pictures[0][..., 3] == 255) & (pictures[1][..., 3] == 255)
+    assert np.abs(pictures[0] - pictures[1])[inside].mean() < 4
+
+
+def test_draco_needs_textures(engine, tmp_path):
+    options = replace(SMALL, bake_texture=False, geometry_compression="draco")
+    with pytest.raises(OptionError, match="needs bake_texture"):
+        engine.generate(PICTURE, options, tmp_path / "out")
 
 
 def test_glb_with_everything_in_it(engine, tmp_path):

@@ -1,4 +1,4 @@
-"""Asset: a mesh ready for a game engine, with baked textures.
+"""Asset: a mesh ready for a game engine, with baked textures; ColoredMesh: with vertex colours.
 
 N vertices, M faces, T texture size in pixels.
 """
@@ -48,3 +48,18 @@ class Asset:
     is_closed: bool = True
     alpha_mode: str = "OPAQUE"
     extras: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ColoredMesh:
+    """A clean, simplified mesh in canonical space with a colour at each vertex, without UVs.
+
+    vertices, normals (N, 3) float32, normals of unit length; faces (M, 3) int32, counter-clockwise;
+    colors (N, 4) uint8, sRGB with straight linear alpha. is_closed: every edge has two faces.
+    """
+
+    vertices: Array
+    normals: Array
+    faces: Array
+    colors: Array
+    is_closed: bool = True

@@ -16,7 +16,7 @@ from onelook.asset.asset import Textures
 from onelook.asset.canvas import Canvas
 from onelook.asset.normals import vertex_normals
 from onelook.asset.tangents import vertex_tangents
-from onelook.asset.texels import TexelGeometry, TexelPoints
+from onelook.asset.texels import TexelGeometry
 from onelook.asset.uv_raster import BAND_ROWS, SUBTEXELS
 from onelook.closest_point import ClosestPoint
 from onelook.kernels import default_device
@@ -71,7 +71,9 @@ def bake(
             materials, relief = [], []
             for shift in _SHIFTS[samples]:
                 here = geometry.points(piece, shift)
-                points, directions = target.project(here) if target else (here.points, here.normals)
+                points, directions = here.points, here.normals
+                if target:
+                    points, directions = target.project(points, directions)
                 materials.append(surface.appearance.sample(points, directions))
                 if frames:
                     relief.append(frames.express(directions, piece.face, here.barycentric))
@@ -79,6 +81,13 @@ def bake(
         if on_progress:
             on_progress(0.9 * min(1.0, (first_row + rows) / texture_size))
     return canvas.finish()
+
+
+def project(
+    points: Array, normals: Array, surface: Surface, device: str | None = None
+) -> tuple[Array, Array]:
+    """Points and unit normals near a surface -> the nearest of it: (P, 3) float32 each."""
+    return _Target(surface, device or default_device()).project(points, normals)
 
 
 class _Target:
@@ -90,14 +99,14 @@ class _Target:
         self._attributes = np.column_stack([surface.vertices.astype(np.float32), normals])
         self._max_distance = MAX_DISTANCE * float(np.ptp(surface.vertices, axis=0).max())
 
-    def project(self, here: TexelPoints) -> tuple[Array, Array]:
+    def project(self, points: Array, normals: Array) -> tuple[Array, Array]:
         """Nearest points of the surface and its unit normals there: (P, 3) float32 each."""
-        hits = self._closest.query(here.points, self._max_distance, here.normals)
+        hits = self._closest.query(points, self._max_distance, normals)
         if len(missed := np.flatnonzero(hits.face < 0)):  # where a hole was closed, say
-            again = self._closest.query(here.points[missed])
+            again = self._closest.query(points[missed])
             hits.face[missed], hits.barycentric[missed] = again.face, again.barycentric
         rows = self._closest.interpolate(self._attributes, hits)
-        return np.ascontiguousarray(rows[:, :3]), _unit(rows[:, 3:], here.normals)
+        return np.ascontiguousarray(rows[:, :3]), _unit(rows[:, 3:], normals)
 
 
 class _TangentFrames:

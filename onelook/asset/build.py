@@ -1,22 +1,25 @@
 """Surface -> Asset: clean, simplify, unwrap, bake; each with a time cap and something plainer.
 
+Surface -> ColoredMesh: clean, simplify, one colour per vertex.
+
 T texture size.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from onelook.asset.asset import Asset, Textures
+from onelook.asset.asset import Asset, ColoredMesh, Textures
 from onelook.report import Report
 from onelook.surface import Surface
 from onelook.time_cap import STEP_SECONDS, Capped
 
 Array = np.ndarray
 OPAQUE_FROM = 250  # of 255: alpha that counts as opaque
+COLORED_TEXTURE = 1024  # pixels a side, where vertex colours are shown
 TRANSLUCENT_SHARE = 0.005  # of all texels: fewer translucent ones are taken for noise
 
 
@@ -40,29 +43,13 @@ def build_asset(
     usable.
     """
     from onelook.asset.bake import bake
-    from onelook.asset.clean import clean, clean_roughly
-    from onelook.asset.fallback import cluster, unwrap_faces
+    from onelook.asset.fallback import unwrap_faces
     from onelook.asset.normals import vertex_normals
-    from onelook.asset.simplify import simplify
-    from onelook.asset.topology import face_parts, is_closed
     from onelook.asset.unwrap import unwrap
 
     capped = Capped(report, step_seconds)
-    with report.step("clean"):
-        sound = capped(
-            lambda: clean(surface.vertices, surface.faces, device=device, **(clean_options or {})),
-            lambda: clean_roughly(surface.vertices, surface.faces),
-            "only floaters and what cannot be used were removed",
-        )
-    with report.step("simplify"):
-        vertices, faces = sound.vertices, sound.faces
-        is_simplified = len(faces) > decimation_target
-        if is_simplified:
-            vertices, faces = capped(
-                lambda: simplify(sound.vertices, sound.faces, decimation_target),
-                lambda: cluster(sound.vertices, sound.faces, decimation_target),
-                "near vertices were merged instead, which keeps less detail",
-            )
+    reduced = _reduce(surface, decimation_target, capped, report, clean_options, device)
+    vertices, faces = reduced.vertices, reduced.faces
     with report.step("unwrap"):
         unwrapped = capped(
             lambda: unwrap(vertices, faces, texture_size),
@@ -78,9 +65,9 @@ def build_asset(
                 normals,
                 unwrapped.uvs,
                 unwrapped.faces,
-                Surface(sound.vertices, sound.faces, surface.appearance),
+                reduced.full,
                 size,
-                project=is_simplified,
+                project=reduced.is_simplified,
                 samples=samples,
                 normal_map=normal_map,
                 on_progress=report.advance,
@@ -95,14 +82,9 @@ def build_asset(
         alpha_mode = choose_alpha_mode(textures.base_color[..., 3])
         if alpha_mode == "OPAQUE":
             textures = _made_opaque(textures)
-    closed = is_closed(faces)
     report.figures.update(
         {
-            "faces": len(faces),
             "vertices": len(unwrapped.uvs),
-            "faces_before": len(surface.faces),
-            "components": face_parts(faces, len(vertices))[0],
-            "watertight": closed,
             "charts": int(unwrapped.chart.max()) + 1,
             "uv_coverage": round(unwrapped.coverage, 4),
             "uv_padding": unwrapped.padding,
@@ -110,7 +92,7 @@ def build_asset(
             "alpha_mode": alpha_mode,
         }
     )
-    if normal_map and not is_simplified:
+    if normal_map and not reduced.is_simplified:
         report.note(
             f"normal_map is flat: the surface has {len(faces)} faces, and {decimation_target} may"
             " stay; lower decimation_target to bake detail into it"
@@ -121,9 +103,111 @@ def build_asset(
         uvs=unwrapped.uvs,
         faces=unwrapped.faces,
         textures=textures,
-        is_closed=closed,
+        is_closed=reduced.is_closed,
         alpha_mode=alpha_mode,
     )
+
+
+def build_colored_mesh(
+    surface: Surface,
+    *,
+    decimation_target: int,
+    report: Report,
+    device: str | None = None,
+    step_seconds: float = STEP_SECONDS,
+) -> ColoredMesh:
+    """The same without UVs and textures, which takes a fraction of the time; as `build_asset`."""
+    from onelook.asset.bake import project
+    from onelook.asset.normals import vertex_normals
+
+    reduced = _reduce(
+        surface, decimation_target, Capped(report, step_seconds), report, None, device
+    )
+    vertices, faces = reduced.vertices, reduced.faces
+    normals = vertex_normals(vertices, faces)
+    with report.step("bake"):
+        points, directions = vertices, normals
+        if reduced.is_simplified:
+            points, directions = project(vertices, normals, reduced.full, device)
+        material = surface.appearance.sample(points, directions)
+        colors = np.column_stack([material.base_color, material.alpha])
+    report.figures["vertices"] = len(vertices)
+    return ColoredMesh(
+        vertices,
+        normals,
+        faces,
+        np.rint(255 * np.clip(colors, 0, 1)).astype(np.uint8),
+        reduced.is_closed,
+    )
+
+
+def textured(mesh: ColoredMesh, device: str | None = None) -> Asset:
+    """The mesh as a renderer wants it, its vertex colours baked into small textures."""
+    from onelook.vertex_colors import VertexColors
+
+    colors = VertexColors(mesh.vertices, mesh.faces, mesh.colors / np.float32(255), device=device)
+    return build_asset(
+        Surface(mesh.vertices, mesh.faces, colors),
+        decimation_target=len(mesh.faces),
+        texture_size=COLORED_TEXTURE,
+        report=Report(),
+        clean_options={"floater_share": 0.0, "drop_hidden": False},
+        device=device,
+    )
+
+
+@dataclass(frozen=True)
+class _Reduced:
+    """The mesh of an asset, and the cleaned surface it came from."""
+
+    vertices: Array
+    faces: Array
+    full: Surface
+    is_simplified: bool
+    is_closed: bool
+
+
+def _reduce(
+    surface: Surface,
+    decimation_target: int,
+    capped: Capped,
+    report: Report,
+    clean_options: dict[str, Any] | None,
+    device: str | None,
+) -> _Reduced:
+    """Steps clean and simplify, and the figures of the mesh."""
+    from onelook.asset.clean import clean, clean_roughly
+    from onelook.asset.fallback import cluster
+    from onelook.asset.simplify import simplify
+    from onelook.asset.topology import face_parts, is_closed
+
+    with report.step("clean"):
+        sound = capped(
+            lambda: clean(surface.vertices, surface.faces, device=device, **(clean_options or {})),
+            lambda: clean_roughly(surface.vertices, surface.faces),
+            "only floaters and what cannot be used were removed",
+        )
+    with report.step("simplify"):
+        vertices, faces = sound.vertices, sound.faces
+        is_simplified = len(faces) > decimation_target
+        if is_simplified:
+            vertices, faces = capped(
+                lambda: simplify(sound.vertices, sound.faces, decimation_target),
+                lambda: cluster(sound.vertices, sound.faces, decimation_target),
+                "near vertices were merged instead, which keeps less detail",
+            )
+    closed = is_closed(faces)
+    report.figures.update(
+        {
+            "faces": len(faces),
+            "vertices": len(vertices),
+            "faces_before": len(surface.faces),
+            "components": face_parts(faces, len(vertices))[0],
+            "watertight": closed,
+        }
+    )
+    full = Surface(sound.vertices, sound.faces, surface.appearance)
+    return _Reduced(vertices, faces, full, is_simplified, closed)
 
 
 def choose_alpha_mode(alpha: Array) -> str:

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from onelook.asset.asset import Asset
+from onelook.asset.asset import Asset, ColoredMesh
 from onelook.errors import OptionError
 
 MODEL_SUFFIXES = {"glb": ".glb", "obj": ".zip", "ply": ".ply", "stl": ".stl"}
 
 
 def write_model(
-    asset: Asset,
+    asset: Asset | ColoredMesh,
     path: Path,
     *,
     format: str = "glb",
@@ -24,11 +24,16 @@ def write_model(
     """Write `asset` to `path`, which is there complete or not at all; same asset, same bytes.
 
     format: a key of MODEL_SUFFIXES; obj is a ZIP. texture_format, geometry_compression and extras
-    are for GLB alone, see `write_glb`. Raises OptionError for another format, else as `write_glb`.
+    are for GLB alone, the first two only where there are textures, see `write_glb`. Raises
+    OptionError for another format, else as `write_glb`.
     """
+    is_colored = isinstance(asset, ColoredMesh)
     if format == "glb":
-        from onelook.asset.gltf import write_glb
+        from onelook.asset.gltf import write_colored_glb, write_glb
 
+        if is_colored:
+            write_colored_glb(asset, path, extras=extras)
+            return
         write_glb(
             asset,
             path,
@@ -40,7 +45,7 @@ def write_model(
     from onelook.asset import mesh_files
 
     writers = {
-        "obj": mesh_files.write_obj,
+        "obj": mesh_files.write_colored_obj if is_colored else mesh_files.write_obj,
         "ply": mesh_files.write_ply,
         "stl": mesh_files.write_stl,
     }

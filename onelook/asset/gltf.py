@@ -1,4 +1,5 @@
-"""Write an asset as a binary glTF 2.0 file (.glb): one mesh, one material, textures inside.
+"""Write an asset as a binary glTF 2.0 file (.glb): one mesh, one material, textures inside, or
+colours at the vertices.
 
 The file is plain core glTF (metallic-roughness material, float32 attributes), so every viewer and
 engine opens it; only WebP textures and Draco geometry need an extension, EXT_texture_webp and
@@ -22,7 +23,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from onelook import __version__
-from onelook.asset.asset import Asset
+from onelook.asset.asset import Asset, ColoredMesh
 from onelook.asset.draco import encode_draco
 from onelook.asset.tangents import vertex_tangents
 from onelook.asset.textures import EncodedImage, encode_textures
@@ -68,21 +69,79 @@ def write_glb(
     buffer = _Buffer()
     primitive = _add_mesh(buffer, asset, compression)
     textures = _add_textures(buffer, images)
+    _write(
+        path,
+        buffer,
+        primitive,
+        _material(asset, images),
+        {**_extensions(images, compression), **textures},
+        generator,
+        {**asset.extras, **(extras or {})},
+    )
+
+
+def write_colored_glb(
+    mesh: ColoredMesh,
+    path: Path,
+    *,
+    generator: str = f"onelook {__version__}",
+    extras: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a mesh with vertex colours, linear in 16 bits as the format wants them; else as
+    `write_glb`."""
+    if not len(mesh.faces):
+        raise SurfaceError("the mesh has no faces, so there is no model to write")
+    buffer = _Buffer()
+    columns = {"POSITION": mesh.vertices.astype("<f4"), "NORMAL": _unit(mesh.normals)}
+    primitive = _add_plain_mesh(buffer, columns, mesh.faces[uses_distinct(mesh.faces)])
+    primitive["attributes"]["COLOR_0"] = buffer.add_accessor(
+        _linear_colors(mesh.colors), UNSIGNED_SHORT, ARRAY_BUFFER, normalized=True
+    )
+    material: dict[str, Any] = {
+        "name": "object",
+        "pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 0.9},
+    }
+    if not mesh.is_closed:
+        material["doubleSided"] = True
+    if mesh.colors[:, 3].min() < 255:
+        material["alphaMode"] = "BLEND"
+    _write(path, buffer, primitive, material, {}, generator, dict(extras or {}))
+
+
+def _linear_colors(colors: Array) -> Array:
+    """(N, 4) uint8, sRGB with linear alpha -> (N, 4) uint16, linear (IEC 61966-2-1)."""
+    codes = np.arange(256) / 255
+    light = np.where(codes <= 0.04045, codes / 12.92, ((codes + 0.055) / 1.055) ** 2.4)
+    table = np.rint(65535 * light).astype("<u2")
+    linear = table[colors]
+    linear[:, 3] = 257 * colors[:, 3].astype("<u2")
+    return linear
+
+
+def _write(
+    path: Path,
+    buffer: _Buffer,
+    primitive: dict,
+    material: dict,
+    further: dict,
+    generator: str,
+    extras: dict,
+) -> None:
+    """The document around one primitive and its material; `further` are entries of the document."""
     document = {
         "asset": _without_empty(
             {
                 "version": "2.0",
                 "generator": generator,
-                "extras": {**asset.extras, **(extras or {})},
+                "extras": extras,
             }
         ),
-        **_extensions(images, compression),
         "scene": 0,
         "scenes": [{"nodes": [0]}],
         "nodes": [{"name": "object", "mesh": 0}],
         "meshes": [{"name": "object", "primitives": [{**primitive, "material": 0, "mode": 4}]}],
-        "materials": [_material(asset, images)],
-        **textures,
+        "materials": [material],
+        **further,
         "accessors": buffer.accessors,
         "bufferViews": buffer.views,
         "buffers": [{"byteLength": buffer.length}],

@@ -19,7 +19,7 @@ from typing import IO
 import numpy as np
 
 from onelook import __version__
-from onelook.asset.asset import Asset
+from onelook.asset.asset import Asset, ColoredMesh
 from onelook.asset.gltf import replacing
 from onelook.asset.normals import face_normals, weld_index
 from onelook.asset.texture_lookup import look_up
@@ -50,19 +50,48 @@ def write_obj(asset: Asset, path: Path) -> None:
             archive.writestr(_entry(name, zipfile.ZIP_STORED), content)
 
 
-def write_ply(asset: Asset, path: Path) -> None:
-    """A binary PLY: position, normal, UV (s, t from below) and colour (RGBA) of each vertex.
+def write_colored_obj(mesh: ColoredMesh, path: Path) -> None:
+    """A ZIP with `model.obj`, whose vertices have colours behind their positions (sRGB, 0..1).
 
-    The colours are the base colour texture's at the vertices' UVs, sRGB-encoded. Raises as
-    `write_obj`.
+    That is no part of the format, but most programs read it. Raises as `write_obj`.
+    """
+    _require_faces(mesh)
+    rows = np.concatenate([mesh.vertices, mesh.colors[:, :3] / np.float32(255)], axis=1)
+    corners = np.repeat(mesh.faces + 1, 2, axis=1)  # position and normal have the same number
+    with (
+        replacing(path) as file,
+        zipfile.ZipFile(file, "w", compresslevel=LEVEL) as archive,
+        archive.open(_entry(OBJ_NAME), "w", force_zip64=True) as entry,
+    ):
+        entry.write(f"# {_SIGNATURE}\no {MATERIAL}\n".encode())
+        for line, values in (
+            ("v %.9g %.9g %.9g %.4g %.4g %.4g\n", rows),
+            ("vn %.6g %.6g %.6g\n", mesh.normals),
+            ("f %d//%d %d//%d %d//%d\n", corners),
+        ):
+            entry.writelines(_lines(line, values))
+
+
+def write_ply(asset: Asset | ColoredMesh, path: Path) -> None:
+    """A binary PLY: position, normal and colour (RGBA) of each vertex, and of an asset its UV (s, t
+    from below).
+
+    An asset's colours are the base colour texture's at the vertices' UVs. All are sRGB-encoded.
+    Raises as `write_obj`.
     """
     _require_faces(asset)
-    columns = [(name, "<f4") for name in ("x", "y", "z", "nx", "ny", "nz", "s", "t")]
+    floats, names = [asset.vertices, asset.normals], ["x", "y", "z", "nx", "ny", "nz"]
+    if isinstance(asset, ColoredMesh):
+        colors = asset.colors
+    else:
+        floats.append(_from_below(asset.uvs))
+        names += ["s", "t"]
+        colors = np.rint(255 * look_up(asset.textures.base_color, asset.uvs, repeat=False))
+    columns = [(name, "<f4") for name in names]
     columns += [(name, "u1") for name in ("red", "green", "blue", "alpha")]
     rows = np.empty(len(asset.vertices), columns)
-    floats = np.concatenate([asset.vertices, asset.normals, _from_below(asset.uvs)], axis=1)
-    colors = np.rint(255 * look_up(asset.textures.base_color, asset.uvs, repeat=False))
-    for (name, _), column in zip(columns, [*floats.T, *colors.T], strict=True):
+    values = np.concatenate(floats, axis=1)
+    for (name, _), column in zip(columns, [*values.T, *colors.T], strict=True):
         rows[name] = column
     faces = np.empty(len(asset.faces), [("count", "u1"), ("corners", "<i4", 3)])
     faces["count"], faces["corners"] = 3, asset.faces
@@ -83,7 +112,7 @@ def write_ply(asset: Asset, path: Path) -> None:
         file.write(memoryview(faces).cast("B"))
 
 
-def write_stl(asset: Asset, path: Path) -> None:
+def write_stl(asset: Asset | ColoredMesh, path: Path) -> None:
     """A binary STL: bare triangles with their normals. Raises as `write_obj`."""
     _require_faces(asset)
     fields = [("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attributes", "<u2")]
@@ -96,7 +125,7 @@ def write_stl(asset: Asset, path: Path) -> None:
         file.write(memoryview(triangles).cast("B"))
 
 
-def _require_faces(asset: Asset) -> None:
+def _require_faces(asset: Asset | ColoredMesh) -> None:
     if not len(asset.faces):
         raise SurfaceError("the asset has no faces, so there is no model to write")
 
