@@ -1,4 +1,4 @@
-"""`cog.yaml` and `requirements.txt`: known keys only, and pins that satisfy pyproject.toml."""
+"""`cog.yaml` and its requirements: known keys only, and pins that satisfy pyproject.toml."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def test_kernel_cache_is_a_folder_the_build_makes():
     assert any(folder in command for command in CONFIG["build"]["run"])
 
 
-def _pins(python: str) -> dict[str, Version]:
+def _pins(file: str, python: str) -> dict[str, Version]:
     """Package -> its pinned version under this Python."""
-    lines = (ROOT / CONFIG["build"]["python_requirements"]).read_text().splitlines()
+    lines = (ROOT / file).read_text().splitlines()
     pins = {}
     for line in filter(None, (line.partition("#")[0].strip() for line in lines)):
         requirement = Requirement(line)
@@ -79,19 +79,38 @@ def _pins(python: str) -> dict[str, Version]:
     return pins
 
 
+def _wanted(*extras: str) -> dict[str, Requirement]:
+    lines = [*PROJECT["dependencies"]]
+    lines += [line for extra in extras for line in PROJECT["optional-dependencies"][extra]]
+    return {Requirement(line).name: Requirement(line) for line in lines}
+
+
 @pytest.mark.parametrize("python", PYTHON_VERSIONS)
 def test_every_dependency_is_pinned_within_its_bounds(python):
-    lines = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["draco"]
-    dependencies = {Requirement(line).name: Requirement(line) for line in lines}
-    pins = _pins(python)
+    dependencies, pins = _wanted("draco"), _pins("requirements.txt", python)
     assert set(pins) == set(dependencies)
     for name, requirement in dependencies.items():
         assert requirement.specifier.contains(pins[name]), f"{requirement} is not {pins[name]}"
 
 
+def test_image_has_everything_at_versions_under_test():
+    """All that the models import; torch at a version whose CUDA Cog knows, and that CUDA."""
+    python, build = CONFIG["build"]["python_version"], CONFIG["build"]
+    pins = _pins(build["python_requirements"], python)
+    dependencies = _wanted("draco", "models", "cutout")
+    core = _pins("requirements.txt", python)
+    assert core.items() <= pins.items()
+    assert set(pins) - set(dependencies) == {"spconv-cu126", "onnxruntime"}
+    for name in dependencies.keys() & pins.keys() - {"torch"}:
+        assert dependencies[name].specifier.contains(pins[name]), f"{name} {pins[name]}"
+    assert set(dependencies) <= set(pins)
+    assert (str(pins["torch"]), build["cuda"]) == ("2.9.1", "12.8")
+
+
 def test_image_keeps_checkpoints_and_the_schema():
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     patterns = {line.strip("/") for line in ignored if line and not line.startswith("#")}
-    needed = {"weights", ".cog", "onelook", "relief_backend", "predict.py", "requirements.txt"}
+    build_file = CONFIG["build"]["python_requirements"]
+    needed = {"weights", ".cog", "onelook", "relief_backend", "predict.py", build_file}
     assert not needed & patterns
     assert {".git", ".venv", "tests"} <= patterns
