@@ -73,11 +73,13 @@ def dual_grid_to_mesh(grid: DualGrid) -> DualGridMesh:
     return DualGridMesh(vertices, _split(quads, grid.split_weight))
 
 
-def quads_around(lattice: Lattice, keys: Tensor, rows: Tensor, flags: Tensor) -> Tensor:
-    """Rows of the four voxels around each flagged edge: (Q, 4) int32, voxel by voxel, then by axis.
+def quads_around(
+    lattice: Lattice, keys: Tensor, rows: Tensor, flags: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Rows of the four voxels around each flagged edge, (Q, 4) int32, and its place (Q,) in flags.
 
     keys (N,) ascending numbers of the voxels in `lattice`, rows (N,) each one's row in flags (N, 3)
-    bool. Edges that lack a voxel are left out.
+    bool. Ordered voxel by voxel, then by axis; edges that lack a voxel are left out.
     """
     key_of_row = torch.empty_like(keys)
     key_of_row[rows] = keys
@@ -91,7 +93,8 @@ def quads_around(lattice: Lattice, keys: Tensor, rows: Tensor, flags: Tensor) ->
     for corner in (1, 2, 3):
         at = find(keys, key + steps[axis, corner])
         quads[:, corner] = torch.where(at >= 0, rows[at], -1)
-    return quads[(quads >= 0).all(1)]
+    complete = (quads >= 0).all(1)
+    return quads[complete], flagged[complete]
 
 
 def _quads(grid: DualGrid) -> Tensor:
@@ -99,7 +102,7 @@ def _quads(grid: DualGrid) -> Tensor:
         return grid.coords.new_empty(0, 4)
     lattice = Lattice.around(grid.coords.amin(0), grid.coords.amax(0))
     keys, rows = torch.sort(lattice.keys(grid.coords))
-    return quads_around(lattice, keys, rows, grid.intersected)
+    return quads_around(lattice, keys, rows, grid.intersected)[0]
 
 
 def _split(quads: Tensor, weight: Tensor | None) -> Tensor:
