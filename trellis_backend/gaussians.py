@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from onelook.elementwise import map_steadily
+from onelook.files import write_whole
 
 SH_CONSTANT = 0.28209479177387814  # of the spherical harmonic of degree 0: 1 / (2 sqrt(pi))
 
@@ -171,15 +172,13 @@ def write_gaussians(gaussians: Gaussians, path: Path | str, is_turned: bool = Tr
 
     Raises OutputError when the folder cannot be written.
     """
-    from onelook.render.video import write_atomically
-
     header = [
         *("ply", "format binary_little_endian 1.0", f"element vertex {len(gaussians)}"),
         *(f"property float {name}" for name in PLY_COLUMNS),
         "end_header\n",
     ]
     rows = ply_table(gaussians, is_turned).astype("<f4")
-    write_atomically(path, "\n".join(header).encode("ascii") + rows.tobytes())
+    write_whole(path, "\n".join(header).encode("ascii") + rows.tobytes())
 
 
 def _matrices(quaternions: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from onelook.asset.normals import face_normals, weld_index
+from onelook.asset.normals import face_normals
+from onelook.asset.topology import weld_index
 
 Array = np.ndarray
 CREASE_DEGREES = 40.0  # between two faces: an edge sharper than this stays an edge

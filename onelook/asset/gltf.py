@@ -10,15 +10,11 @@ N vertices, M faces.
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import struct
-import uuid
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +25,7 @@ from onelook.asset.tangents import vertex_tangents
 from onelook.asset.textures import EncodedImage, encode_textures
 from onelook.asset.topology import uses_distinct
 from onelook.errors import OptionError, OutputError, SurfaceError
+from onelook.files import replacing
 
 Array = np.ndarray
 
@@ -322,39 +319,3 @@ def _glb(document: dict, buffer: _Buffer) -> Iterable[bytes | memoryview]:
 
 def _without_empty(fields: dict) -> dict:
     return {name: value for name, value in fields.items() if value != {}}
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which takes its place at `path` only when all went well.
-
-    Raises OutputError, and leaves nothing behind, when the folder cannot be written or is full.
-    """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    with told_as_output_errors():
-        try:
-            with open(partial, "xb") as file:
-                yield file
-            os.replace(partial, path)
-        except BaseException:
-            with suppress(OSError):
-                partial.unlink()
-            raise
-
-
-@contextmanager
-def told_as_output_errors() -> Iterator[None]:
-    """Turn what the system says of a folder into an OutputError with a sentence for the user."""
-    try:
-        yield
-    except OutputError:
-        raise
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OutputError(
-                "the disk of the output folder is full; free some space or choose another folder"
-            ) from error
-        raise OutputError(
-            f"the output folder cannot be written ({error.strerror}); choose another folder"
-        ) from error

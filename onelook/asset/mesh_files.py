@@ -20,11 +20,12 @@ import numpy as np
 
 from onelook import __version__
 from onelook.asset.asset import Asset, ColoredMesh
-from onelook.asset.gltf import replacing
-from onelook.asset.normals import face_normals, weld_index
+from onelook.asset.normals import face_normals
 from onelook.asset.texture_lookup import look_up
 from onelook.asset.textures import encode_png
+from onelook.asset.topology import weld_index
 from onelook.errors import SurfaceError
+from onelook.files import replacing
 
 Array = np.ndarray
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import warp as wp
 
+from onelook.asset.topology import weld_index
 from onelook.kernels import launch
 
 Array = np.ndarray
@@ -70,21 +71,6 @@ def _weigh_corners(
 def _point(vertices: wp.array(dtype=wp.float32, ndim=2), i: int) -> wp.vec3d:
     x = wp.float64(vertices[i, 0])
     return wp.vec3d(x, wp.float64(vertices[i, 1]), wp.float64(vertices[i, 2]))
-
-
-def weld_index(vertices: Array) -> tuple[Array, int]:
-    """Number the distinct positions: (N, 3) -> index of each vertex's position (N,), and K."""
-    bits = np.ascontiguousarray(vertices, np.float32) + np.float32(0)  # -0 becomes 0
-    bits = bits.view(np.uint32).astype(np.uint64)  # (N, 3)
-    with np.errstate(over="ignore"):
-        key = bits[:, 0] * np.uint64(0x9E3779B97F4A7C15)
-        key = (key ^ (key >> np.uint64(29)) ^ bits[:, 1]) * np.uint64(0xBF58476D1CE4E5B9)
-        key = (key ^ (key >> np.uint64(32)) ^ bits[:, 2]) * np.uint64(0x94D049BB133111EB)
-    _, first, index = np.unique(key, return_index=True, return_inverse=True)
-    if not np.array_equal(bits[first][index], bits):  # two positions with one key
-        rows, index = np.unique(bits, axis=0, return_inverse=True)
-        return index.reshape(-1), len(rows)
-    return index, len(first)
 
 
 def face_normals(vertices: Array, faces: Array) -> tuple[Array, Array]:

@@ -14,7 +14,7 @@ from onelook.asset.asset import Asset, Textures
 from onelook.asset.build import choose_alpha_mode
 from onelook.asset.creases import corner_normals
 from onelook.asset.mesh_parts import MeshPart, Paint
-from onelook.asset.normals import weld_index
+from onelook.asset.topology import weld_index
 from onelook.surface import Surface
 
 Array = np.ndarray

@@ -156,13 +156,20 @@ def compact(vertices: Array, faces: Array) -> tuple[Array, Array]:
     return vertices[used], index[faces]
 
 
+def weld_index(vertices: Array) -> tuple[Array, int]:
+    """Number the distinct positions: (N, 3) -> index of each vertex's position (N,), and K."""
+    bits, keys = _position_keys(vertices)
+    _, first, index = np.unique(keys, return_index=True, return_inverse=True)
+    if not np.array_equal(bits[first][index], bits):  # two positions with one key
+        rows, index = np.unique(bits, axis=0, return_inverse=True)
+        return index.reshape(-1), len(rows)
+    return index, len(first)
+
+
 def first_at_position(vertices: Array) -> Array:
     """(N,) int32: of each vertex (N, 3) float32, the first vertex at exactly the same position."""
     own = np.arange(len(vertices), dtype=np.int32)
-    bits = (vertices + np.float32(0)).view(np.uint32).astype(np.uint64)  # + 0 turns -0 into 0
-    keys = bits[:, 0] * np.uint64(0x9E3779B97F4A7C15)  # mixed, so that few positions share a key
-    for k in (1, 2):
-        keys = (keys ^ (keys >> np.uint64(29)) ^ bits[:, k]) * np.uint64(0xBF58476D1CE4E5B9)
+    bits, keys = _position_keys(vertices)
     ordered = np.sort(keys)
     repeats = ordered[1:][ordered[1:] == ordered[:-1]]
     if not len(repeats):
@@ -173,6 +180,17 @@ def first_at_position(vertices: Array) -> Array:
     np.minimum.at(first, group.ravel(), suspects.astype(np.int32))
     own[suspects] = first[group.ravel()]
     return own
+
+
+def _position_keys(vertices: Array) -> tuple[Array, Array]:
+    """The bits of positions (N, 3) uint64, and a number mixed from each (N,) that few share."""
+    bits = np.ascontiguousarray(vertices, np.float32) + np.float32(0)  # -0 becomes 0
+    bits = bits.view(np.uint32).astype(np.uint64)
+    with np.errstate(over="ignore"):
+        keys = bits[:, 0] * np.uint64(0x9E3779B97F4A7C15)
+        keys = (keys ^ (keys >> np.uint64(29)) ^ bits[:, 1]) * np.uint64(0xBF58476D1CE4E5B9)
+        keys = (keys ^ (keys >> np.uint64(32)) ^ bits[:, 2]) * np.uint64(0x94D049BB133111EB)
+    return bits, keys
 
 
 def face_crosses(vertices: Array, faces: Array) -> Array:

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from onelook.render.video import write_atomically
+from onelook.files import write_whole
 
 Array = np.ndarray
 
@@ -25,4 +25,4 @@ def write_png(image: Array, path: Path) -> None:
 
     Raises OutputError when the file cannot be written.
     """
-    write_atomically(path, encode_png(image))
+    write_whole(path, encode_png(image))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import os
 import queue
-import tempfile
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from onelook.errors import OutputError
+from onelook.files import write_whole
 
 Array = np.ndarray
 _QUEUED_FRAMES = 8
@@ -86,7 +85,7 @@ def write_video(
             thread.join()
     if failures:
         raise failures[0]
-    write_atomically(path, encoder.finish())
+    write_whole(path, encoder.finish())
 
 
 def write_animation(frames: Iterable[Array], path: str | os.PathLike[str], fps: int = 15) -> None:
@@ -112,29 +111,7 @@ def write_animation(frames: Iterable[Array], path: str | os.PathLike[str], fps: 
         pictures = [picture.convert("RGB").quantize(255) for picture in pictures]
     memory = io.BytesIO()
     pictures[0].save(memory, kind, save_all=True, append_images=pictures[1:], **options)
-    write_atomically(path, memory.getvalue())
-
-
-def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a whole file or none: under another name in the same folder, then renamed.
-
-    Raises OutputError when the folder is missing, not writable or full; nothing is left behind.
-    """
-    target = Path(path)
-    temporary = None
-    try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    except OSError as failure:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise OutputError(
-            f"{target.name} could not be written ({os.strerror(failure.errno or 0)}); "
-            "choose a writable folder with enough free space"
-        ) from failure
+    write_whole(path, memory.getvalue())
 
 
 class _Encoder:

@@ -22,7 +22,8 @@ from onelook.asset.asset import Asset
 from onelook.asset.build import build_asset, choose_alpha_mode
 from onelook.asset.fallback import cluster, unwrap_faces
 from onelook.asset.gltf import write_glb
-from onelook.asset.normals import vertex_normals, weld_index
+from onelook.asset.normals import vertex_normals
+from onelook.asset.topology import weld_index
 from onelook.closest_point import ClosestPoint
 from onelook.errors import SurfaceError
 from onelook.report import Report

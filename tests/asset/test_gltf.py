@@ -12,10 +12,11 @@ import trimesh
 from helpers.gltf_check import check_glb, khronos_issues
 from helpers.solids import grid_sheet, textured_sphere
 
-from onelook.asset import gltf
+from onelook import files
 from onelook.asset.asset import Asset, Textures
 from onelook.asset.gltf import write_glb
 from onelook.errors import OptionError, OutputError, SurfaceError
+from onelook.files import told_as_output_errors
 
 
 @pytest.fixture
@@ -179,7 +180,7 @@ def test_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     def full(source, target):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(gltf.os, "replace", full)
+    monkeypatch.setattr(files.os, "replace", full)
     with pytest.raises(OutputError, match="disk of the output folder is full"):
         write_glb(textured_sphere(), path)
     assert [p.name for p in tmp_path.iterdir()] == ["a.glb"]
@@ -191,7 +192,7 @@ def test_real_full_device_is_refused():
         pytest.skip("this system has no /dev/full")
     with (
         pytest.raises(OutputError, match="disk of the output folder is full"),
-        gltf.told_as_output_errors(),
+        told_as_output_errors(),
         open("/dev/full", "wb") as file,
     ):
         file.write(bytes(1 << 16))

@@ -12,7 +12,7 @@ import pytest
 import trimesh
 from helpers.solids import edge_uses, textured_sphere, volume
 
-from onelook.asset import gltf
+from onelook import files
 from onelook.asset.asset import Asset, Textures
 from onelook.asset.export import MODEL_SUFFIXES, write_model
 from onelook.asset.texture_lookup import look_up
@@ -155,7 +155,7 @@ def test_failure_leaves_nothing(asset, tmp_path, monkeypatch, format):
     def refuse(source, target):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(gltf.os, "replace", refuse)
+    monkeypatch.setattr(files.os, "replace", refuse)
     with pytest.raises(OutputError, match="Permission denied"):
         write_model(asset, tmp_path / "a", format=format)
     assert not list(tmp_path.iterdir())

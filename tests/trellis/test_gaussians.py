@@ -182,7 +182,7 @@ def test_written_file_holds_the_reference_table(load_case, tmp_path):
     assert tuple(case.info["config"]["columns"]) == PLY_COLUMNS
     table = np.frombuffer(body, "<f4").reshape(120, 17)
     np.testing.assert_allclose(table, case.arrays["table"], **case.info["tolerance"])
-    with pytest.raises(OutputError, match="could not be written"):
+    with pytest.raises(OutputError, match="cannot be written"):
         write_gaussians(reference_gaussians(case), tmp_path / "missing" / "gaussians.ply")
     assert [entry.name for entry in tmp_path.iterdir()] == ["gaussians.ply"]
 

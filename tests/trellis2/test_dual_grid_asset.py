@@ -10,7 +10,7 @@ from made_dual_grid import MadeDualGrid, made_dual_grid, painted, torus_shell
 
 from onelook.asset.asset import Asset
 from onelook.asset.build import build_asset
-from onelook.asset.normals import weld_index
+from onelook.asset.topology import weld_index
 from onelook.report import Report
 from onelook.surface import Surface
 from trellis2_backend.dual_grid import DualGrid, dual_grid_to_mesh
