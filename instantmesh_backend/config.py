@@ -80,15 +80,16 @@ RECONSTRUCTION: dict[str, ReconstructionConfig] = {
 def reconstruction_config(target: str, params: Mapping[str, Any]) -> ReconstructionConfig:
     """The config of `model_config: {target, params}` in one of the original's yaml files.
 
+    An encoder of another size than the published models' is described by params of our own, `vit`.
     Raises ValueError for an unknown target, and for params that are unknown, missing or at odds.
     """
     if target not in TARGETS:
         raise ValueError(f"model_config.target must be one of {', '.join(TARGETS)}, got {target!r}")
     kind = TARGETS[target]
-    known = {one.name for one in fields(kind)} - {"vit"}
+    known = {one.name for one in fields(kind)}
     if unknown := sorted(params.keys() - known):
         raise ValueError(f"model_config.params has an unknown {unknown[0]!r}")
     missing = sorted(_LARGE.keys() - params.keys())
     if missing:
         raise ValueError(f"model_config.params lacks {', '.join(missing)}")
-    return kind(**params)
+    return kind(**{**params, "vit": ViTConfig(**params.get("vit", {}))})

@@ -6,6 +6,7 @@ Pillow's own resampling is part of the definition. W columns, H rows, S side of 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,11 @@ def split_views(grid: Array) -> Array:
     side = grid.shape[0] // VIEW_ROWS
     tiles = grid.reshape(VIEW_ROWS, side, VIEW_COLUMNS, side, 3).transpose(0, 2, 4, 1, 3)
     return np.ascontiguousarray(tiles.reshape(-1, 3, side, side)).astype(np.float32) / 255
+
+
+def write_views(views: Array, path: Path) -> None:
+    """views (H, W, 3) uint8 -> an RGB PNG. Raises OSError when it cannot be written."""
+    Image.fromarray(views).save(path, "PNG")
 
 
 def _pad(image: Array, side: int) -> Array:

@@ -36,6 +36,9 @@ HEIGHT, WIDTH = 960, 640  # three rows of two views of 320 x 320
 # A GPU is not busy with one reference at a time, and its passes need no views: these many steps'
 # are one batch. Our choice; the bank takes about 90 MB for each.
 STEPS_TOGETHER_ON_GPU = 4
+# What a device too small for a network may get in turn, see `onelook.residency.networks`.
+UNET_BLOCKS = ("down_blocks", "mid_block", "up_blocks")
+VISION_BLOCKS = ("vision_model.encoder.layers",)
 _LATENT_SHIFT, _LATENT_SCALE = 0.22, 0.75  # what the latents of views were trained with
 _PIXEL_SCALE = 0.5 / 0.8  # likewise of their pixels
 
