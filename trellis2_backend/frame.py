@@ -37,6 +37,10 @@ class Frame:
         turned = vertices.astype(np.float64) @ TO_CANONICAL.T
         return (self.scale * (turned - self.middle)).astype(np.float32)
 
+    def from_canonical(self, points: Array) -> Array:
+        """points (N, 3), canonical space -> (N, 3) float64, TRELLIS's axes."""
+        return (points.astype(np.float64) / self.scale + self.middle) @ TO_CANONICAL
+
     def voxels_from_canonical(self, resolution: int) -> Array:
         """Canonical points -> voxels of a grid of `resolution`: (4, 4) float64, homogeneous.
 

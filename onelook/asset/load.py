@@ -6,7 +6,7 @@ H rows, W columns.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -48,16 +48,38 @@ def load_mesh(path: Path, *, texture_size: int | None = None, device: str | None
     parts = read_parts(path)
     if _is_ready(parts):
         return _as_it_is(parts[0])
+    mesh = join_parts(parts)
+    asset = repaint(mesh.vertices, mesh.faces, parts, texture_size, device)
+    return replace(asset, vertices=mesh.placed(asset.vertices))
+
+
+@dataclass(frozen=True)
+class JoinedMesh:
+    """All parts of a file in one box: vertices (N, 3) float32, centred, longest side 1; faces
+    (M, 3) int32, those of the parts one after the other. centre (3,) and scale: of the file."""
+
+    vertices: Array
+    faces: Array
+    parts: Sequence[MeshPart]
+    centre: Array
+    scale: float
+
+    def placed(self, vertices: Array) -> Array:
+        """Vertices (K, 3) of the box -> the file's own coordinates, (K, 3) float32."""
+        return (vertices * self.scale + self.centre).astype(np.float32)
+
+
+def join_parts(parts: Sequence[MeshPart]) -> JoinedMesh:
+    """Raises SurfaceError when together they have no size, or one beyond measure."""
     vertices = np.concatenate([part.vertices for part in parts])
     low, high = vertices.min(0), vertices.max(0)
     centre, scale = (low + high) / 2, float((high - low).max())
     if not 0 < scale < 1e30 or not np.abs(centre).max() < 1e30:
         raise SurfaceError("the mesh has no extent, or one that is too large to measure")
-    unit = ((vertices - centre) / scale).astype(np.float32)
     offsets = np.cumsum([0, *(len(part.vertices) for part in parts)])[:-1]
     faces = np.concatenate([p.faces + o for p, o in zip(parts, offsets, strict=True)])
-    asset = repaint(unit, faces.astype(np.int32), parts, texture_size, device)
-    return replace(asset, vertices=(asset.vertices * scale + centre).astype(np.float32))
+    unit = ((vertices - centre) / scale).astype(np.float32)
+    return JoinedMesh(unit, faces.astype(np.int32), parts, centre, scale)
 
 
 def fitted(asset: Asset) -> Asset:

@@ -12,7 +12,7 @@ import numpy as np
 
 from onelook.asset.asset import Asset, Textures
 from onelook.asset.build import choose_alpha_mode
-from onelook.asset.creases import corner_normals
+from onelook.asset.lay_out import laid_out_by, lay_out
 from onelook.asset.mesh_parts import MeshPart, Paint
 from onelook.asset.topology import weld_index
 from onelook.surface import Surface
@@ -37,36 +37,37 @@ def repaint(
     after the other. texture_size: pixels; None for as many as the parts' images and faces need. A
     mesh of one plain colour gets a tiny texture and no layout.
     """
-    normals = _normals_at_corners(vertices, faces, parts)
     if _are_plain(parts):
-        uvs = np.full((len(vertices), 2), 0.5, np.float32)
-        index, corners, normals = _cut_at_creases(faces, normals)
+        mesh = laid_out_by(np.full((len(vertices), 2), 0.5), vertices, faces, parts)
         paint = parts[0].paint
         textures, alpha_mode = _plain_textures(paint), paint.alpha_mode
         if paint.alpha_mode == "BLEND" and paint.factor[3] == 1:
             alpha_mode = "OPAQUE"
-        vertices, uvs = vertices[index], uvs[index]
     else:
         from onelook.asset.bake import bake
         from onelook.asset.part_appearance import PartAppearance
-        from onelook.asset.unwrap import unwrap
 
         size = texture_size or _needed_size(parts, len(faces))
         surface = Surface(vertices, faces, PartAppearance(vertices, faces, parts, device))
-        laid_out = unwrap(vertices, faces, size)
-        index, corners, normals = _cut_at_creases(laid_out.faces, normals)
-        vertices, uvs = vertices[laid_out.vertices_index[index]], laid_out.uvs[index]
+        mesh = lay_out(vertices, faces, parts, size)
         textures = bake(
-            vertices, normals, uvs, corners, surface, size, project=False, device=device
+            mesh.vertices,
+            mesh.normals,
+            mesh.uvs,
+            mesh.faces,
+            surface,
+            size,
+            project=False,
+            device=device,
         )
         alpha_mode = choose_alpha_mode(textures.base_color[..., 3])
     return Asset(
-        vertices=vertices,
-        normals=normals,
-        uvs=uvs,
-        faces=corners,
+        vertices=mesh.vertices,
+        normals=mesh.normals,
+        uvs=mesh.uvs,
+        faces=mesh.faces,
         textures=textures,
-        is_closed=is_closed_outward(vertices, corners),
+        is_closed=is_closed_outward(mesh.vertices, mesh.faces),
         alpha_mode=alpha_mode,
     )
 
@@ -81,32 +82,6 @@ def is_closed_outward(vertices: Array, faces: Array) -> bool:
         return False
     a, b, c = (vertices[faces[:, k]].astype(np.float64) for k in range(3))
     return bool(np.einsum("ij,ij->i", a, np.cross(b, c)).sum() > 0)
-
-
-def _normals_at_corners(vertices: Array, faces: Array, parts: Sequence[MeshPart]) -> Array:
-    """(M, 3, 3) float32: the file's normals, worked out for the parts without."""
-    if all(part.normals is not None for part in parts):
-        return np.concatenate([part.normals[part.faces] for part in parts]).astype(np.float32)
-    normals = corner_normals(vertices, faces)
-    first = 0
-    for part in parts:
-        if part.normals is not None:
-            normals[first : first + len(part.faces)] = part.normals[part.faces]
-        first += len(part.faces)
-    return normals
-
-
-def _cut_at_creases(faces: Array, normals: Array) -> tuple[Array, Array, Array]:
-    """Repeat vertices whose corners have different normals.
-
-    faces (M, 3), normals (M, 3, 3) -> the old index (K,) of each new vertex, new faces (M, 3) int32
-    and unit normals (K, 3) float32.
-    """
-    kind, count = weld_index(normals.reshape(-1, 3))
-    key = faces.ravel().astype(np.int64) * count + kind
-    _, first, corners = np.unique(key, return_index=True, return_inverse=True)
-    index = faces.ravel()[first]
-    return index, corners.reshape(-1, 3).astype(np.int32), normals.reshape(-1, 3)[first]
 
 
 def _are_plain(parts: Sequence[MeshPart]) -> bool:
