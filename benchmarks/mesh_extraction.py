@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
+from made_voxels import knot_distance, knot_shell
 from table import Figure, finish, parser
 
 from onelook.isosurface.cube_cases import CORNER_OFFSETS
@@ -25,7 +25,6 @@ from trellis_backend.extract_mesh import COLOR, DEFORM, WEIGHTS, extract_mesh
 
 Array = np.ndarray
 COARSE, RESOLUTION, VOXELS = 64, 256, 12_000
-TUBE = 0.075  # radius, of a knot that spans about 0.8
 
 
 def main() -> int:
@@ -49,10 +48,7 @@ def main() -> int:
 
 def knot_features() -> tuple[torch.Tensor, torch.Tensor]:
     """coords (768000, 3) int32 and feats (768000, 101) float32 of a (2, 3) torus knot's shell."""
-    axis = (np.arange(COARSE) + 0.5) / COARSE - 0.5
-    centres = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
-    nearest = np.argsort(np.abs(_distance(centres)), kind="stable")[:VOXELS]
-    coarse = np.stack(np.unravel_index(np.sort(nearest), (COARSE,) * 3), 1)
+    coarse = knot_shell(VOXELS, COARSE).astype(np.int64)
     fine = np.stack(np.meshgrid(*[np.arange(4)] * 3, indexing="ij"), -1).reshape(-1, 3)
     coords = (4 * coarse[:, None] + fine).reshape(-1, 3).astype(np.int32)
     feats = np.random.default_rng(1).standard_normal((len(coords), 101), np.float32)
@@ -62,16 +58,8 @@ def knot_features() -> tuple[torch.Tensor, torch.Tensor]:
     corners = (coords[:, None] + CORNER_OFFSETS).reshape(-1, 3)
     places, inverse = np.unique(corners @ [1 << 20, 1 << 10, 1], return_inverse=True)
     points = np.stack([places >> 20, places >> 10 & 1023, places & 1023], 1) / RESOLUTION - 0.5
-    feats[:, :8] = _distance(points).astype(np.float32)[inverse].reshape(-1, 8)
+    feats[:, :8] = knot_distance(points).astype(np.float32)[inverse].reshape(-1, 8)
     return torch.from_numpy(coords), torch.from_numpy(feats)
-
-
-def _distance(points: Array) -> Array:
-    """Signed distance to the tube around the knot: (P, 3) -> (P,)."""
-    t = np.linspace(0, 2 * np.pi, 4000, endpoint=False)
-    ring = 0.27 + 0.11 * np.cos(3 * t)
-    curve = np.stack([ring * np.cos(2 * t), ring * np.sin(2 * t), 0.14 * np.sin(3 * t)], 1)
-    return cKDTree(curve).query(points, workers=-1)[0] - TUBE
 
 
 def _seconds(coords: torch.Tensor, feats: torch.Tensor) -> float:
