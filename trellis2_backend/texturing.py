@@ -1,4 +1,4 @@
-"""Paint an existing mesh from a picture: TRELLIS.2's second pipeline, around its networks.
+"""Paint an existing mesh from a picture: TRELLIS.2's second pipeline, from file to asset.
 
 The mesh becomes a dual grid, the networks give every voxel of it a material, and the materials are
 baked onto the mesh as it was: its own triangles, in its own place and size.
@@ -20,11 +20,17 @@ from onelook.asset.lay_out import lay_out, own_layout
 from onelook.asset.load import JoinedMesh
 from onelook.asset.repaint import is_closed_outward
 from onelook.asset.topology import first_at_position
+from onelook.backends import Setup
+from onelook.foreground.foreground import Foreground
+from onelook.options import Options
 from onelook.report import Report
 from onelook.surface import Surface
+from onelook.weights.locate import checkpoint_folder
+from trellis2_backend.backend import subject, texture_params
 from trellis2_backend.dual_grid import DualGrid
 from trellis2_backend.frame import Frame
 from trellis2_backend.mesh_to_dual_grid import mesh_to_dual_grid
+from trellis2_backend.painting import PaintingPipeline
 from trellis2_backend.voxel_appearance import VoxelAppearance
 
 Array = np.ndarray
@@ -33,7 +39,57 @@ Painter = Callable[[DualGrid], Tensor]
 
 # The longest side is a hair under 1, so that no vertex lies on the grid's end.
 FRAME = Frame(1 / 0.99999, np.zeros(3))
-STEPS = ("voxelise", "lay out", "bake")  # beside those that the painter reports
+CHECKPOINT, SHAPE_ENCODER, ENCODER = "trellis2-4b", "trellis2-texturing", "dinov3-vitl16"
+
+
+class MeshTexturer:
+    """Holds the opened networks; each request brings its own mesh, picture, seed and numbers."""
+
+    step_shares = {"voxelise": 4, **PaintingPipeline.step_shares, "lay out": 10, "bake": 10}
+
+    def __init__(self, setup: Setup):
+        """Raises WeightsError when a checkpoint is missing, damaged or of another model."""
+        self._device = setup.device
+        self.pipeline = PaintingPipeline.open(
+            checkpoint_folder(CHECKPOINT, setup.weights),
+            checkpoint_folder(SHAPE_ENCODER, setup.weights),
+            checkpoint_folder(ENCODER),
+            setup.device,
+            setup.vram,
+        )
+
+    def texture(
+        self,
+        mesh: JoinedMesh,
+        foreground: Foreground,
+        options: Options,
+        report: Report,
+        *,
+        resolution: int = 1024,
+        keep_uvs: bool = True,
+    ) -> Asset:
+        """See `texture_mesh`; the picture shows the mesh's front. Of the options seed,
+        tex_slat_steps, tex_slat_cfg and texture_pixels count.
+
+        Raises SurfaceError for a mesh that the grid does not catch, GenerationError when a stage
+        gives nothing usable.
+        """
+
+        def paint(grid: DualGrid) -> Tensor:
+            params = texture_params(options, self.pipeline.settings)
+            return self.pipeline.paint(grid, subject(foreground), options.seed, params, report)
+
+        asset = texture_mesh(
+            mesh,
+            paint,
+            resolution,
+            options.texture_pixels,
+            keep_uvs=keep_uvs,
+            report=report,
+            device=self._device,
+        )
+        report.figures |= self.pipeline.residency.metrics()
+        return asset
 
 
 def texture_mesh(
