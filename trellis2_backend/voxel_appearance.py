@@ -30,7 +30,7 @@ _LEAST_WEIGHT = wp.constant(1.0e-12)
 class VoxelTable:
     """Finds the row of a voxel: a table of blocks, and one of voxels for every block in use.
 
-    Two reads for each voxel, and memory that grows with the surface: about 20 bytes per voxel.
+    Two reads for each voxel, and memory that grows with the surface: about 32 bytes per voxel.
     """
 
     def __init__(self, coords: Array, resolution: int, device: str):
