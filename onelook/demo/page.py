@@ -48,8 +48,9 @@ def build_page(maker: Maker, folder: Path, max_waiting: int = 16) -> gr.Blocks:
     folder: takes the visitors' files. max_waiting: visitors that may wait for their turn.
     """
     files = folder / "visitors"
-    os.environ["GRADIO_TEMP_DIR"] = str(folder / "uploads")
-    sessions = Sessions(files)
+    uploads = folder / "uploads"
+    os.environ["GRADIO_TEMP_DIR"] = str(uploads)
+    sessions = Sessions(files, uploads)
     gr.set_static_paths([files, *([EXAMPLES] if EXAMPLES.is_dir() else [])])
     with gr.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as page:
         parts = _lay_out()

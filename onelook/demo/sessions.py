@@ -51,8 +51,11 @@ class Session:
 class Sessions:
     """All visitors' folders, under one root."""
 
-    def __init__(self, root: Path, idle_seconds: float = IDLE_SECONDS):
+    def __init__(self, root: Path, uploads: Path, idle_seconds: float = IDLE_SECONDS):
+        """root: takes the visitors' folders. uploads: where the page puts pictures it was sent,
+        each in a folder of its own; a picture from elsewhere (an example) is never removed."""
         self.root = root
+        self._uploads = uploads
         self._idle_seconds = idle_seconds
         self._sessions: dict[str, Session] = {}
         self._lock = threading.Lock()
@@ -81,7 +84,8 @@ class Sessions:
             session.run.wait(30)
         shutil.rmtree(session.folder, ignore_errors=True)
         for upload in session.uploads:
-            shutil.rmtree(upload.parent, ignore_errors=True)  # Gradio gives each its own folder
+            if upload.resolve().parent.parent == self._uploads.resolve():
+                shutil.rmtree(upload.parent, ignore_errors=True)
 
     def _sweep(self) -> None:
         now = time.monotonic()

@@ -89,7 +89,8 @@ def test_a_stopped_engine_leaves_nothing_and_works_again(tmp_path):
 
 
 def test_sessions_are_unguessable_and_swept(tmp_path):
-    sessions = Sessions(tmp_path / "visitors", idle_seconds=0.2)
+    uploads = tmp_path / "uploads"
+    sessions = Sessions(tmp_path / "visitors", uploads, idle_seconds=0.2)
     one = sessions.of("../../etc")
     first = one.new_folder("run")
     (first / "output.glb").write_bytes(b"x")
@@ -102,6 +103,18 @@ def test_sessions_are_unguessable_and_swept(tmp_path):
     sessions.leave("another")
     sessions.leave("another")
     assert list(sessions.root.iterdir()) == []
+
+
+def test_leaving_removes_what_was_sent_and_nothing_else(tmp_path):
+    """An example lies in a folder of the project: that one stays."""
+    sent, example = tmp_path / "uploads" / "a1" / "my.png", tmp_path / "examples" / "coffee.png"
+    for picture in (sent, example):
+        picture.parent.mkdir(parents=True)
+        picture.write_bytes(b"x")
+    sessions = Sessions(tmp_path / "visitors", tmp_path / "uploads")
+    sessions.of("one").uploads.update([sent, example])
+    sessions.leave("one")
+    assert example.exists() and not sent.parent.exists()
 
 
 def test_the_board_shows_stages_and_escapes_what_it_is_told():
