@@ -102,9 +102,10 @@ class Zero123Plus:
         """The tokens of the empty prompt (1, L, C), float32 on the CPU: always the same, so the
         text encoder runs once and goes."""
         assert self._text is not None
-        text, self._text = self._text.float(), None
         numbers = torch.tensor([self.settings.empty_prompt])
-        return text(input_ids=numbers).last_hidden_state
+        tokens = self._text.float()(input_ids=numbers).last_hidden_state
+        self._text = None
+        return tokens
 
     def condition(self, picture: Image.Image, noise: Noise) -> ViewCondition:
         """RGB, and noise on the device -> the condition. Uses `vision` and `vae`."""

@@ -172,6 +172,22 @@ def test_a_step_of_the_denoiser(load_case, together):
     case.check("out_without_reference", plain)
 
 
+def test_all_steps_are_the_same_however_many_are_written_at_once(load_case):
+    """Also where the last batch is a smaller one."""
+    case = Parity(load_case("instantmesh/z123_refonly_unet"))
+    unet = case.seed(build_unet(case.config["unet"]))
+    install(unet)
+    schedule = Schedule.of_config(case.config["scheduler"], 4)
+    generator = torch.Generator().manual_seed(5)
+    noise = torch.randn(4, *case["ref_noise"].shape, generator=generator)
+    condition = ViewCondition(case["encoder_hidden_states"], case["cond_lat"])
+    one, three = (ReferenceDenoiser(unet, condition, schedule, noise, n) for n in (1, 3))
+    outputs = [one(step, case["sample"]) for step in range(4)]
+    for step, wanted in enumerate(outputs):
+        torch.testing.assert_close(three(step, case["sample"]), wanted)
+    assert not torch.allclose(outputs[0], outputs[1])
+
+
 def test_every_layer_keeps_what_the_original_keeps(load_case):
     """Keys and values are projections of the tensors that the original stores."""
     case = Parity(load_case("instantmesh/z123_refonly_unet"))
