@@ -26,6 +26,7 @@ OPTIONAL_PARTS = (
     ),
     Part("DracoPy", "GLB with compressed geometry", "pip install 'onelook[draco]'"),
     Part("flash_attn", "faster attention on a GPU", "docs/accelerators.md"),
+    Part("spconv", "another sparse convolution on a GPU", "docs/accelerators.md"),
     Part("nvdiffrast", "another GPU rasteriser; non-commercial licence", "docs/accelerators.md"),
 )
 CORE_PARTS = ("numpy", "scipy", "opencv-python-headless", "pillow", "av", "warp-lang")
@@ -44,7 +45,26 @@ def print_findings() -> None:
         found = importlib.util.find_spec(part.module) is not None
         state = f"found {_version(part.module)}" if found else f"missing; {part.remedy}"
         print(f"  {part.module:<12} {state}: {part.brings}")
+    if importlib.util.find_spec("torch"):
+        _print_choices()
     _print_models()
+
+
+def _print_choices() -> None:
+    """What the neural models take on a GPU."""
+    from onelook.errors import OptionError
+    from onelook.nn import gpu_attention, gpu_convolution
+
+    print("on a GPU")
+    for what, choose, variable in (
+        ("attention", gpu_attention.gpu_attention, gpu_attention.VARIABLE),
+        ("convolution", gpu_convolution.gpu_convolution, gpu_convolution.VARIABLE),
+    ):
+        try:
+            chosen = choose().name
+        except OptionError as error:
+            chosen = str(error)
+        print(f"  {what:<12} {chosen} ({variable} may name another)")
 
 
 def _print_device() -> None:

@@ -5,14 +5,14 @@ B batch, L tokens, T rows of all groups, H heads, D width of a head, W groups of
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from onelook.nn.gpu_attention import Ragged, gpu_attention, is_for_flash
 
 # A bucket pads its groups to the longest of them; one shorter than this share opens the next
 # bucket. Our choice: little is padded in vain, and there are few buckets.
@@ -22,8 +22,8 @@ SCORES_BYTES = 4 * 2**20  # of one product of queries and keys on a CPU
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """q (B, Lq, H, D), k and v (B, Lk, H, D) -> (B, Lq, H, D): softmax(q k^T / sqrt(D)) v."""
-    if q.is_cuda and q.element_size() == 2 and (flash := _flash()):
-        return flash(q, k, v)
+    if is_for_flash(q) and (dense := gpu_attention().dense):
+        return dense(q, k, v)
     if q.dtype == torch.bfloat16 and q.device.type == "cpu":
         return _by_products(q, k, v)
     return _sdpa(q, k, v, None)
@@ -49,41 +49,69 @@ class Groups:
 
     def __init__(self, group: Tensor):
         """group (T,) int64: number of each row's group; any numbers, in any order."""
-        order = torch.argsort(group, stable=True)  # rows, group by group
-        lengths = torch.unique_consecutive(group[order], return_counts=True)[1]
-        self.count = len(lengths)
+        self._order = torch.argsort(group, stable=True)  # rows, group by group
+        self._lengths = torch.unique_consecutive(group[self._order], return_counts=True)[1]
+        self.count = len(self._lengths)
         self.is_one = self.count == 1
-        self.buckets: list[Bucket] = []
-        self._seat = torch.empty_like(order)  # row -> its place in the buckets' outputs in a row
+
+    @property
+    def buckets(self) -> list[Bucket]:
+        """All groups, those of similar length together."""
+        return self._packed[0]
+
+    @cached_property
+    def _packed(self) -> tuple[list[Bucket], Tensor]:
+        """The buckets, and for each row its place in their outputs put in a row."""
+        order, lengths = self._order, self._lengths
+        buckets: list[Bucket] = []
+        seats = torch.empty_like(order)
         starts = lengths.cumsum(0) - lengths
         by_length = torch.argsort(lengths, stable=True, descending=True)
         sizes = lengths[by_length].tolist()
-        first, seats = 0, 0
+        first, taken = 0, 0
         while first < self.count:
             longest = sizes[first]
             last = first + 1
             while last < self.count and sizes[last] >= SHORTEST_IN_BUCKET * longest:
                 last += 1
             members = by_length[first:last]
-            offset = torch.arange(longest, device=group.device)
+            offset = torch.arange(longest, device=order.device)
             inside = offset < lengths[members, None]  # (W, L)
             rows = order[starts[members, None] + offset.minimum(lengths[members, None] - 1)]
-            seat = seats + torch.arange(rows.numel(), device=group.device).view_as(rows)
-            self._seat[rows[inside]] = seat[inside]
+            seat = taken + torch.arange(rows.numel(), device=order.device).view_as(rows)
+            seats[rows[inside]] = seat[inside]
             is_padded = sizes[last - 1] < longest
-            self.buckets.append(Bucket(rows, inside[:, None, None] if is_padded else None))
-            first, seats = last, seats + rows.numel()
+            buckets.append(Bucket(rows, inside[:, None, None] if is_padded else None))
+            first, taken = last, taken + rows.numel()
+        return buckets, seats
+
+    @cached_property
+    def _in_a_row(self) -> tuple[Tensor, Tensor, int]:
+        """For each row its place group by group; where groups start (G + 1,) int32; the longest."""
+        places = torch.empty_like(self._order)
+        places[self._order] = torch.arange(len(places), device=places.device)
+        starts = F.pad(self._lengths.cumsum(0), (1, 0)).int()
+        return places, starts, int(self._lengths.max())
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q, k, v (T, H, D) -> (T, H, D), one attention call per bucket."""
+        """q, k, v (T, H, D) -> (T, H, D): on a GPU in one call, elsewhere one per bucket."""
         if self.is_one:
             return attention(q[None], k[None], v[None])[0]
+        if is_for_flash(q) and (ragged := gpu_attention().ragged):
+            return self.attend_by(ragged, q, k, v)
+        buckets, seats = self._packed
         parts = []
-        for bucket in self.buckets:
+        for bucket in buckets:
             rows, real = bucket.rows, bucket.real
             members = q[rows], k[rows], v[rows]  # (W, L, H, D) each
             parts.append(attention(*members) if real is None else _sdpa(*members, real))
-        return torch.cat([part.flatten(0, 1) for part in parts])[self._seat]
+        return torch.cat([part.flatten(0, 1) for part in parts])[seats]
+
+    def attend_by(self, ragged: Ragged, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The same in one call, by a function that takes all groups one after the other."""
+        places, starts, longest = self._in_a_row
+        rows = (t.index_select(0, self._order) for t in (q, k, v))
+        return ragged(*rows, starts, longest).index_select(0, places)
 
 
 def attend_in_groups_plain(q: Tensor, k: Tensor, v: Tensor, group: Tensor) -> Tensor:
@@ -125,15 +153,3 @@ def _by_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
                 weights = (queries[rows] @ keys.T).softmax(-1)
                 out[b, rows, head] = weights @ values
     return out
-
-
-@cache
-def _flash() -> Callable[[Tensor, Tensor, Tensor], Tensor] | None:
-    """flash-attn where it is installed and `ATTN_BACKEND` does not name another."""
-    if os.environ.get("ATTN_BACKEND", "flash_attn") != "flash_attn":
-        return None
-    try:
-        from flash_attn import flash_attn_func
-    except ImportError:
-        return None
-    return flash_attn_func

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from onelook.nn.gpu_convolution import KINDS, gpu_convolution
 from onelook.nn.voxels import SparseTensor, Voxels, present_pairs
 
 # Bytes of neighbours gathered per step: on a CPU little enough to stay in its cache.
@@ -62,6 +63,8 @@ def convolve(feats: Tensor, voxels: Voxels, weight: Tensor, bias: Tensor) -> Ten
     Right, and the same in every run, at any number of threads: nothing is added to a row from two
     places at a time.
     """
+    if feats.is_cuda and feats.dtype in KINDS and (by_spconv := gpu_convolution().convolve):
+        return by_spconv(feats, voxels, weight, bias)
     if feats.is_cuda or len(weight) < WIDE_CHANNELS:
         return _multiply_gathered(with_zero_row(feats), voxels.neighbours, weight.flatten(1), bias)
     return _multiply_pairs(feats, voxels.pairs, len(feats), weight, bias)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,6 +43,7 @@ class Voxels:
         self.lengths = lengths
         self._windows: dict[tuple[int, int], Groups] = {}
         self._phases: dict[int, Tensor] = {}
+        self.of_spconv: dict[str, Any] = {}  # what spconv works out, where it is used
 
     def __len__(self) -> int:
         return len(self.coords)
