@@ -124,7 +124,8 @@ class ModulatedCrossBlock(nn.Module):
         if not share_mod:
             self.adaLN_modulation = adaln(channels)
         elif shift_mod:
-            self.modulation = nn.Parameter(torch.randn(6 * channels) / channels**0.5)
+            self.modulation = nn.Parameter(torch.empty(6 * channels))
+            nn.init.normal_(self.modulation, std=channels**-0.5)
         self.has_own_mod = not share_mod
         self.has_shift = share_mod and shift_mod
 

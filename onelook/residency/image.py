@@ -10,7 +10,7 @@ N bytes of an image.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -51,12 +51,20 @@ class Visit:
 class Image:
     """The tensors of some modules, as bytes. `size` is a multiple of ALIGNMENT."""
 
-    def __init__(self, tensors: Iterable[tuple[Tensor, list[tuple[dict, str]]]], cast: Cast):
-        """tensors: each with the places that refer to it; cast: stored dtype -> device's dtype."""
+    def __init__(
+        self,
+        tensors: Iterable[tuple[Tensor, list[tuple[dict, str]]]],
+        cast: Cast,
+        exact: Container[int] = (),
+    ):
+        """tensors: each with the places that refer to it; cast: stored dtype -> device's dtype;
+        exact: `id` of tensors that are float32 on the device."""
         self.entries: list[Entry] = []
         self.size = 0
         for tensor, places in tensors:
-            entry = Entry(tensor, cast.get(tensor.dtype, tensor.dtype), self.size, places)
+            stored = tensor.dtype
+            dtype = torch.float32 if id(tensor) in exact else cast.get(stored, stored)
+            entry = Entry(tensor, dtype, self.size, places)
             self.entries.append(entry)
             self.size += -(-entry.size // ALIGNMENT) * ALIGNMENT
         self._pieces: list[Tensor] | None = None

@@ -25,12 +25,14 @@ class Network:
     """A network in eval mode on the CPU, its tensors mapped or in memory.
 
     cast: stored dtype -> dtype it computes in; others stay. blocks: names of submodules that may be
-    streamed, in the order they run; of a ModuleList or Sequential each item is one.
+    streamed, in the order they run; of a ModuleList or Sequential each item is one. exact: keys of
+    parameters that compute in float32 whatever they are stored in.
     """
 
     module: nn.Module
     cast: Cast = field(default_factory=dict)
     blocks: tuple[str, ...] = ()
+    exact: frozenset[str] = frozenset()
 
 
 class Packed:
@@ -41,12 +43,15 @@ class Packed:
         self.name = name
         self.blocks = _find_blocks(name, network)
         owners = _owners(name, self.blocks)
+        exact = {
+            id(tensor) for key, tensor in network.module.named_parameters() if key in network.exact
+        }
         tensors: list[dict[int, tuple[Tensor, list]]] = [{} for _ in range(1 + len(self.blocks))]
         for places, tensor in _tensors(name, network.module):
             blocks = {owners.get(id(members), 0) for members, _ in places}
             home = blocks.pop() if len(blocks) == 1 else 0  # shared between blocks: stays
             tensors[home][id(tensor)] = (tensor, places)
-        self.images = [Image(group.values(), network.cast) for group in tensors]
+        self.images = [Image(group.values(), network.cast, exact) for group in tensors]
         self.size = Size(self.images[0].size, tuple(image.size for image in self.images[1:]))
         self.members = {id(module) for module in network.module.modules()}
 

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 from safetensors.torch import save_file
 
 from onelook.errors import ForegroundError, WeightsError
+from onelook.foreground.framing import has_cutout, shrink
 from trellis_backend.conditioning import (
     build_dino,
     config_of,
@@ -20,7 +21,7 @@ from trellis_backend.conditioning import (
     open_dino,
     transformers_tensors,
 )
-from trellis_backend.preparation import encoder_pixels, frame_subject, has_cutout, shrink
+from trellis_backend.preparation import encoder_pixels, frame_subject
 
 
 def original_shapes(config, names):
