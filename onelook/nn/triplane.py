@@ -54,18 +54,18 @@ class Triplane:
 
     def look_up(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """points (N, 3) -> rows of the table and their shares, (N, 3, 4) each."""
-        places = ((points / self.reach + 1) * self.side - 1) / 2  # in texels, 0: the first's middle
+        # Points last, so that the arithmetic runs along them; turned round at the end.
+        places = ((points.T / self.reach + 1) * self.side - 1) / 2  # in texels, 0: first's middle
         low = places.floor()
-        ends = torch.stack([low, low + 1], -1)  # (N, 3, 2)
-        share = torch.stack([low + 1 - places, places - low], -1)
-        share = share * ((ends >= 0) & (ends < self.side))
-        ends = ends.clamp(0, self.side - 1).to(torch.int32)
-        columns, lines = zip(*self.axes, strict=True)
-        columns, lines = list(columns), list(lines)
-        first = torch.arange(3, dtype=torch.int32, device=points.device) * self.side**2
-        rows = (first[:, None] + ends[:, lines] * self.side)[..., None] + ends[:, columns, None, :]
-        shares = share[:, lines, :, None] * share[:, columns, None, :]  # (N, 3, 2, 2)
-        return rows.flatten(2), shares.flatten(2)
+        ends = torch.stack([low, low + 1])  # (2, 3, N)
+        share = torch.stack([low + 1 - places, places - low])
+        share *= (ends >= 0) & (ends < self.side)
+        ends = ends.clamp_(0, self.side - 1).to(torch.int32)
+        columns, lines = ([pair[i] for pair in self.axes] for i in range(2))
+        first = torch.arange(3, dtype=torch.int32, device=points.device)[:, None] * self.side**2
+        rows = (ends[:, lines] * self.side + first)[:, None] + ends[:, columns]  # (2, 2, 3, N)
+        shares = share[:, lines][:, None] * share[:, columns]
+        return tuple(x.permute(3, 2, 0, 1).flatten(2) for x in (rows, shares))
 
 
 class TriplaneField:
