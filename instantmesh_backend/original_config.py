@@ -11,16 +11,16 @@ from onelook.errors import WeightsError
 from onelook.weights.locate import checkpoint_folder
 from onelook.weights.manifest import manifest
 
-_REPOSITORY = "TencentARC/InstantMesh"
+REPOSITORY = "TencentARC/InstantMesh"
 
 
 @dataclass(frozen=True)
 class OriginalConfig:
-    """unet_path and model_path as written; None where the file does not name them."""
+    """unet_path and model_path: as written, see `find_file`."""
 
     reconstruction: ReconstructionConfig
-    unet_path: str | None
-    model_path: str | None
+    unet_path: str
+    model_path: str
 
 
 def read_original_config(path: Path) -> OriginalConfig:
@@ -42,7 +42,10 @@ def read_original_config(path: Path) -> OriginalConfig:
         config = reconstruction_config(str(model.get("target")), _mapping(model.get("params")))
     except (TypeError, ValueError) as error:
         raise WeightsError(f"{path.name} describes no model known here: {error}") from error
-    return OriginalConfig(config, files.get("unet_path"), files.get("model_path"))
+    for name in ("unet_path", "model_path"):
+        if not isinstance(files.get(name), str):
+            raise WeightsError(f"{path.name} has no infer_config.{name}")
+    return OriginalConfig(config, files["unet_path"], files["model_path"])
 
 
 def find_file(written: str, config_folder: Path) -> Path:
@@ -54,12 +57,19 @@ def find_file(written: str, config_folder: Path) -> Path:
     for path in (Path(written).expanduser(), config_folder / written):
         if path.is_file():
             return path
-    name = PurePosixPath(written).name
+    return find_weights(PurePosixPath(written).name)
+
+
+def find_weights(name: str) -> Path:
+    """The file of this name among the weights of InstantMesh.
+
+    Raises WeightsError saying what is missing.
+    """
     for one in manifest().checkpoints.values():
-        if one.repository == _REPOSITORY and [spec.path for spec in one.files] == [name]:
+        if one.repository == REPOSITORY and [spec.path for spec in one.files] == [name]:
             return checkpoint_folder(one.name) / name
     raise WeightsError(
-        f"the config names {name}, which is neither a file there nor one of {_REPOSITORY}"
+        f"the config names {name}, which is neither a file there nor one of {REPOSITORY}"
     )
 
 

@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     mesh_path, views_path = _output_paths(arguments)
     with _staged(mesh_path, views_path) as (mesh_file, views_file):
-        picture = read_cutout(arguments.input_image)
+        picture = read_cutout(arguments.input_image)  # before anything heavy is imported
         from instantmesh_backend.pipeline import STEP_SHARES
         from instantmesh_backend.preparation import write_views
 
@@ -101,32 +101,27 @@ def read_cutout(path: Path) -> Image.Image:
 
 
 def open_pipeline(config_path: Path | None) -> InstantMeshPipeline:
-    """The model that a yaml file of the original describes, None for the large mesh model.
+    """The model that a yaml file of the original describes; None for the large mesh model.
 
-    Files that the yaml does not name, or that are not where it says, are those of the weights
-    manifest. Raises WeightsError when one is missing, damaged or of another model.
+    Files that are not where the yaml says are those of that name in the weights manifest.
+    Raises WeightsError when one is missing, damaged or of another model.
     """
     from instantmesh_backend.config import RECONSTRUCTION
-    from instantmesh_backend.original_config import (
-        OriginalConfig,
-        find_file,
-        read_original_config,
-    )
+    from instantmesh_backend.original_config import find_file, find_weights, read_original_config
     from instantmesh_backend.pipeline import VARIANT, InstantMeshPipeline
     from onelook.weights.locate import checkpoint_folder
 
     if config_path is None and DEFAULT_CONFIG.is_file():
         config_path = DEFAULT_CONFIG
     if config_path is None:
-        config, folder = OriginalConfig(RECONSTRUCTION[VARIANT], None, None), Path()
+        config = RECONSTRUCTION[VARIANT]
+        unet, model = map(find_weights, ("diffusion_pytorch_model.bin", "instant_mesh_large.ckpt"))
     else:
-        config, folder = read_original_config(config_path), config_path.parent
-    return InstantMeshPipeline.open(
-        checkpoint_folder("zero123plus-v1.2"),
-        find_file(config.unet_path or "diffusion_pytorch_model.bin", folder),
-        find_file(config.model_path or "instant_mesh_large.ckpt", folder),
-        config.reconstruction,
-    )
+        original, folder = read_original_config(config_path), config_path.parent
+        config = original.reconstruction
+        unet, model = (find_file(p, folder) for p in (original.unet_path, original.model_path))
+    zero123plus = checkpoint_folder("zero123plus-v1.2")
+    return InstantMeshPipeline.open(zero123plus, unet, model, config)
 
 
 def mirrored(vertices: Array, faces: Array) -> tuple[Array, Array]:

@@ -9,10 +9,17 @@ import pytest
 import trimesh
 import yaml
 from helpers.geometry import signed_volume
-from helpers.instantmesh_checkpoint import HALF_AXES, write_all, write_config, write_reconstruction
+from helpers.instantmesh_checkpoint import (
+    HALF_AXES,
+    NERF,
+    write_all,
+    write_config,
+    write_reconstruction,
+)
 from PIL import Image, ImageDraw
 
-from instantmesh_backend.worker import main, read_cutout
+from instantmesh_backend.reconstruction import InstantNeRF
+from instantmesh_backend.worker import main, open_pipeline, read_cutout
 
 SCRIPT = """
 import sys
@@ -124,6 +131,18 @@ def test_the_default_config_is_the_originals(arguments, place, checkpoints, monk
     assert (place / "out" / "6_views_obj.png").is_file()
 
 
+def test_without_a_config_it_is_the_published_large_model(
+    arguments, place, checkpoints, monkeypatch, capsys
+):
+    """Which the tiny one is not."""
+    monkeypatch.chdir(place)
+    del arguments["--config_path"]
+    assert "onelook weights pull instantmesh-unet" in fails(arguments, capsys)
+    monkeypatch.setenv("ONELOOK_INSTANTMESH_UNET_WEIGHTS", str(checkpoints[1]))
+    monkeypatch.setenv("ONELOOK_INSTANTMESH_LARGE_WEIGHTS", str(checkpoints[1]))
+    assert "instant_mesh_large.ckpt does not fit InstantMesh" in fails(arguments, capsys)
+
+
 def test_files_that_are_not_where_the_yaml_says(arguments, place, checkpoints, monkeypatch, capsys):
     """They come from the weights of that name, and if there are none, the remedy is named."""
     path = place / "config.yaml"
@@ -160,6 +179,7 @@ def change_config(path, source, **changes):
         ({"model_config": 3}, "has no model_config"),
         ({"infer_config": None}, "has no infer_config"),
         ({"model_config__params": {"transformer_dim": 8}}, "params lacks"),
+        ({"infer_config__unet_path": None}, "has no infer_config.unet_path"),
     ],
 )
 def test_configs_that_describe_nothing(arguments, checkpoints, place, capsys, changes, message):
@@ -169,13 +189,11 @@ def test_configs_that_describe_nothing(arguments, checkpoints, place, capsys, ch
         raise AssertionError(fails({**arguments, "--config_path": path}, capsys))
 
 
-def test_the_nerf_target(arguments, checkpoints, place):
-    from helpers.instantmesh_checkpoint import NERF
-
+def test_the_nerf_target(checkpoints, place):
     model = write_reconstruction(place / "instant_nerf_large.ckpt", NERF)
     unet = checkpoints[1] / "diffusion_pytorch_model.bin"
     path = write_config(place / "nerf.yaml", unet, model, "src.models.lrm.InstantNeRF")
-    assert main(words({**arguments, "--config_path": path})) == 0
+    assert isinstance(open_pipeline(path).reconstruction, InstantNeRF)
 
 
 def test_pictures_that_are_no_cut_out(arguments, place, capsys):
