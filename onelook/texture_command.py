@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from onelook import __version__
+from onelook.backends import BackendEntry, Setup, choose_backend
 from onelook.errors import OptionError, OutputError
 from onelook.options import parse_options
 
@@ -21,6 +22,22 @@ OPTIONS = (  # of onelook/options.py, those that the command takes
     "geometry_compression",
 )
 RESOLUTIONS = (512, 1024, 1536)
+
+
+def _load_trellis2(setup: Setup):
+    from trellis2_backend.texturing import MeshTexturer
+
+    return MeshTexturer(setup)
+
+
+TEXTURERS = {
+    "trellis2": BackendEntry(
+        "TRELLIS.2: materials for the voxels of a given mesh",
+        _load_trellis2,
+        modules=("torch", "safetensors", "transformers"),
+        weights=("trellis2-4b", "dinov3-vitl16", "trellis2-texturing"),
+    )
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,24 +89,22 @@ def run(arguments: argparse.Namespace) -> int:
     from onelook.asset.export import write_model
     from onelook.asset.load import join_parts
     from onelook.asset.mesh_parts import read_parts
-    from onelook.backends import Setup
     from onelook.foreground.extract import extract_foreground
     from onelook.kernels import resolve_device
     from onelook.progress import progress_report
-    from trellis2_backend.texturing import MeshTexturer
 
     device = resolve_device(arguments.device)
     with progress_report(arguments.mesh.name, arguments.quiet) as report:
-        shares = {"read": 2, "cut out": 3, "open weights": 2, "write model": 4}
-        report.plan({**shares, **MeshTexturer.step_shares})
+        model = choose_backend("trellis2", 0, report, TEXTURERS, own_weights=arguments.weights)
+        with report.step("open weights"):
+            texturer = TEXTURERS[model].load(Setup(device, arguments.vram, arguments.weights))
+        report.plan({"read": 2, "cut out": 3, **texturer.step_shares, "write model": 4})
         with report.step("read"):
             mesh = join_parts(read_parts(arguments.mesh))
         with report.step("cut out"):
             foreground = extract_foreground(arguments.image, options.preprocess_image)
         for sentence in foreground.notes:
             report.note(sentence)
-        with report.step("open weights"):
-            texturer = MeshTexturer(Setup(device, arguments.vram, arguments.weights))
         asset = texturer.texture(
             mesh,
             foreground,
@@ -106,7 +121,7 @@ def run(arguments: argparse.Namespace) -> int:
                 geometry_compression=options.geometry_compression,
                 extras={
                     "made_with": f"onelook {__version__}",
-                    "model": "trellis2",
+                    "model": model,
                     "seed": options.seed,
                     "resolution": arguments.resolution,
                     "options": {name: asdict(options)[name] for name in OPTIONS},
@@ -117,7 +132,8 @@ def run(arguments: argparse.Namespace) -> int:
         figures = report.figures
         uvs = "its own UVs" if figures["own_uvs"] else "a new UV layout"
         seconds = sum(report.seconds.values())
-        print(f"{arguments.mesh.name}: {seconds:.1f} s, {figures['faces']} faces, {uvs}")
+        made = f"{figures['faces']} faces, {uvs}, seed {options.seed}"
+        print(f"{arguments.mesh.name}: {seconds:.1f} s, {made}")
     return 0
 
 

@@ -103,5 +103,6 @@ def test_unusable_inputs_leave_no_file(weights, inputs):
 def test_missing_weights_are_named(inputs, monkeypatch, tmp_path):
     monkeypatch.setenv("ONELOOK_WEIGHTS", str(tmp_path / "nowhere"))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "no_cache"))
-    with pytest.raises(WeightsError, match="trellis2-4b"):
+    (inputs / "rod.glb").unlink()  # said before anything is read
+    with pytest.raises(WeightsError, match="weights pull trellis2-4b .*trellis2-texturing"):
         command(inputs, "-q")
