@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from onelook.backends import Setup
+from onelook.errors import GenerationError, SurfaceError
 from onelook.foreground.foreground import Foreground
 from onelook.options import Options
 from onelook.report import Report
@@ -76,9 +77,9 @@ class TrellisBackend:
         )
         report.figures["voxels"] = len(sample.coords)
         report.figures.update(self.pipeline.residency.metrics())
-        return self._surface(sample)
+        return self._surface(sample, options.seed)
 
-    def _surface(self, sample: Sample) -> Surface:
+    def _surface(self, sample: Sample, seed: int) -> Surface:
         mesh = sample.mesh
         assert mesh is not None
         rotation = torch.tensor(TO_CANONICAL)
@@ -90,7 +91,11 @@ class TrellisBackend:
         gaussians = sample.gaussians
         if gaussians is None:
             return Surface(vertices, faces, _vertex_colors(mesh, vertices, faces, self._device))
-        appearance = self._gaussian_colors(gaussians.moved(rotation, scale, -scale * middle), scale)
+        try:
+            moved = gaussians.moved(rotation, scale, -scale * middle)
+            appearance = self._gaussian_colors(moved, scale)
+        except SurfaceError as error:
+            raise GenerationError(f"stage decode_gaussian with seed {seed}: {error}") from error
         return Surface(
             vertices, faces, appearance, {"gaussian_file": partial(write_gaussians, gaussians)}
         )

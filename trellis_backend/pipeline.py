@@ -256,6 +256,9 @@ class _Run:
                 decoded = decoder(slat)
             if name == "mesh":
                 return self._extract(decoded, decoder.resolution)
+            for one in decoded:
+                for values in vars(one).values():
+                    self._require_finite(values, stage)
         return decoded
 
     def _extract(self, features: SparseTensor, resolution: int) -> list[ExtractedMesh]:
