@@ -6,9 +6,10 @@ import argparse
 import logging
 import os
 import signal
+import sys
 from types import FrameType
 
-from onelook.errors import OptionError
+from onelook.errors import OnelookError, OptionError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,6 +73,8 @@ def run(arguments: argparse.Namespace) -> int:
             "the demo page cannot listen there: the port is taken or the address is not this"
             " machine's; choose another with --host and --port"
         ) from error
+    except KeyboardInterrupt:
+        return 130
     finally:
         page.close(verbose=False)
     return 0
@@ -81,7 +84,11 @@ def main() -> int:
     """For `demo.py`: the page with its defaults."""
     parser = argparse.ArgumentParser(prog="demo.py", description="Serve the demo page.")
     add_arguments(parser)
-    return run(parser.parse_args())
+    try:
+        return run(parser.parse_args())
+    except OnelookError as error:
+        print(f"demo.py: error: {error}", file=sys.stderr)
+        return 2
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -101,10 +101,8 @@ class Events:
         session.stop()
         return {"status": sentence_html("Stopped."), **_buttons(is_running=False)}
 
-    def reuse_seed(self, seed: float | None) -> Update:
+    def reuse_seed(self, seed: float) -> Update:
         """The seed of the last run as the next one's."""
-        if seed is None:
-            return {}
         return {"seed": int(seed), "randomize_seed": False}
 
     def leave(self, visitor: str) -> None:

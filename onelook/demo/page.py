@@ -152,6 +152,7 @@ def _connect(page: gr.Blocks, parts: dict[str, Any], events: Events) -> None:
     outputs = [part for name, part in parts.items() if name not in ("options", "views", "picture")]
 
     def named(update: dict[str, Any]) -> dict[Any, Any]:
+        update = update or {"model": gr.skip()}  # Gradio wants to be told something
         return {parts.get(name) or options[name]: value for name, value in update.items()}
 
     def cut_out(request: gr.Request, picture: str | None, preprocess: bool) -> dict[Any, Any]:
