@@ -13,10 +13,11 @@ from instantmesh_backend.config import RECONSTRUCTION, ReconstructionConfig
 from instantmesh_backend.extract_mesh import ExtractedMesh
 from instantmesh_backend.original_config import read_original_config
 from instantmesh_backend.pipeline import STEP_SHARES, VARIANT, InstantMeshPipeline
-from instantmesh_backend.preparation import resize_foreground, write_views
+from instantmesh_backend.preparation import write_views
 from onelook.backends import Setup
 from onelook.canonical import CanonicalFrame
 from onelook.foreground.foreground import Foreground
+from onelook.foreground.framing import resize_foreground
 from onelook.nn.triplane_appearance import TriplaneAppearance
 from onelook.options import Options
 from onelook.report import Report

@@ -1,65 +1,42 @@
-"""Frame a picture as the neural systems were taught: the subject in a square, on black.
+"""Frame a subject as the original InstantMesh and TripoSR do.
 
-Pillow's own resampling and rounding are part of the definition. W columns, H rows.
+H rows, W columns, S side of a square.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
-from PIL import Image
 
 from onelook.errors import ForegroundError
 
-LONGEST = 1024  # pixels that a background remover gets to see
-OPAQUE_ABOVE = 204  # 0.8 * 255
+Array = np.ndarray
+
+RATIO = 0.85  # of the subject's longer side to the picture's
 
 
-def has_cutout(picture: Image.Image) -> bool:
-    """Whether the picture brings its own alpha: RGBA, and not opaque everywhere."""
-    return picture.mode == "RGBA" and picture.getextrema()[3][0] < 255
+def resize_foreground(image: Array, ratio: float = RATIO) -> Array:
+    """(H, W, 4) uint8 -> (S, S, 4): the subject in the middle, `ratio` of the side. Moves pixels,
+    resamples none; the subject's last row and column are lost, as in the original.
 
-
-def shrink(picture: Image.Image) -> Image.Image:
-    """The picture at most LONGEST pixels wide and high."""
-    scale = LONGEST / max(picture.size)
-    if scale >= 1:
-        return picture
-    size = tuple(int(side * scale) for side in picture.size)
-    return picture.resize(size, Image.Resampling.LANCZOS)
-
-
-def crop_subject(cutout: Image.Image, margin: float = 1.0) -> Image.Image:
-    """An RGBA cut-out -> the square around what is opaque in it, `margin` times as large.
-
-    Raises ForegroundError when no pixel of the picture is opaque enough, or only one.
+    Raises ForegroundError where nothing, or nothing wider than a pixel, is opaque.
     """
-    alpha = np.asarray(cutout)[:, :, 3]
-    rows, columns = np.nonzero(alpha > OPAQUE_ABOVE)
+    rows, columns = np.nonzero(image[..., 3])
     if not len(rows):
         raise ForegroundError(
-            "the picture holds no subject: no pixel is at least 80 % opaque; give a picture whose"
-            " subject stands out from its background"
+            "the picture holds no subject: every pixel is transparent; give a picture whose subject"
+            " stands out from its background"
         )
-    left, top, right, bottom = (
-        int(v) for v in (columns.min(), rows.min(), columns.max(), rows.max())
-    )
-    half = int(max(right - left, bottom - top) * margin) // 2
-    if not half:
-        raise ForegroundError("the picture's subject is a single pixel; give a larger picture")
-    x, y = (left + right) / 2, (top + bottom) / 2
-    return cutout.crop((x - half, y - half, x + half, y + half))  # rounded half to even
+    subject = image[rows.min() : rows.max(), columns.min() : columns.max()]
+    if not subject.size:
+        raise ForegroundError("the picture's subject is one pixel wide; give a larger picture")
+    side = max(subject.shape[:2])
+    return _pad(_pad(subject, side), int(side / ratio))
 
 
-def on_black(cutout: Image.Image) -> Image.Image:
-    """RGBA -> RGB on a black background; cut off to whole numbers, not rounded."""
-    pixels = np.asarray(cutout).astype(np.float32) / 255
-    return Image.fromarray((pixels[:, :, :3] * pixels[:, :, 3:] * 255).astype(np.uint8))
-
-
-def square_pixels(pictures: Sequence[Image.Image], side: int) -> np.ndarray:
-    """Pictures of any size -> (B, 3, side, side) float32 0..1; their aspect is not kept."""
-    resized = [p.resize((side, side), Image.Resampling.LANCZOS).convert("RGB") for p in pictures]
-    stacked = np.stack([np.asarray(picture) for picture in resized])
-    return np.ascontiguousarray(stacked.transpose(0, 3, 1, 2)).astype(np.float32) / 255
+def _pad(image: Array, side: int) -> Array:
+    """In the middle of a transparent square; what cannot be halved goes below and to the right."""
+    height, width = image.shape[:2]
+    top, left = (side - height) // 2, (side - width) // 2
+    square = np.zeros((side, side, 4), np.uint8)
+    square[top : top + height, left : left + width] = image
+    return square

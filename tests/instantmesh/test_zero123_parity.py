@@ -12,7 +12,6 @@ from instantmesh_backend.preparation import (
     PixelSettings,
     encoder_pixels,
     on_white,
-    resize_foreground,
     split_views,
 )
 from instantmesh_backend.reference_attention import (
@@ -38,6 +37,7 @@ from instantmesh_backend.zero123plus import (
     unscale_image,
     unscale_latents,
 )
+from onelook.foreground.framing import resize_foreground
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
