@@ -78,7 +78,7 @@ class Envelope:
 
 
 _METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS")
-_QUIET_ROUTES = ("/health", "/ready", "/metrics")
+_QUIET_ROUTES = ("/health", "/ready", "/metrics", "/api/v1/jobs/{job_id}")  # asked all the time
 
 
 def problem_answer(request: Request, refusal: Refusal) -> JSONResponse:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -45,6 +45,7 @@ def create_app(settings: Settings, worker_command: Sequence[str] = WORKER_COMMAN
         version=__version__,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         lifespan=lambda app: _lifespan(service),
     )
     shown = [Depends(HTTPBearer(auto_error=False, description="API key"))] if keys else []
@@ -69,42 +70,50 @@ async def _lifespan(service: Service) -> AsyncIterator[None]:
     service.start()
     log_event("started", host=service.settings.host)
     try:
-        with _draining_on_sigterm(service):
+        with _ending_in_good_order(service):
             yield
     finally:
         await service.stop()
 
 
 @contextlib.contextmanager
-def _draining_on_sigterm(service: Service):
-    """At SIGTERM, first finish what was accepted, then let the server end as it would have.
-
-    A second SIGTERM ends it at once. Only the main thread can listen to signals.
+def _ending_in_good_order(service: Service) -> Iterator[None]:
+    """Before the server ends as it would have: at SIGTERM finish what was accepted, at Ctrl-C or a
+    second SIGTERM give it up. Only the main thread can listen to signals.
     """
     loop = asyncio.get_running_loop()
-    servers_own = signal.getsignal(signal.SIGTERM)
+    servers_own = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
-    def pass_on(*_: object) -> None:
-        loop.remove_signal_handler(signal.SIGTERM)
-        signal.signal(signal.SIGTERM, servers_own)
-        signal.raise_signal(signal.SIGTERM)
+    def restore() -> None:
+        for number, handler in servers_own.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)
 
-    def begin() -> None:
+    def pass_on(number: int) -> None:
+        restore()
+        signal.raise_signal(number)
+
+    def end_now(number: int) -> None:
+        service.give_up()
+        pass_on(number)
+
+    def end_soon() -> None:
         if service.is_draining:
-            pass_on()
+            end_now(signal.SIGTERM)
         else:
-            asyncio.ensure_future(service.drain()).add_done_callback(pass_on)
+            drained = asyncio.ensure_future(service.drain())
+            drained.add_done_callback(lambda _: pass_on(signal.SIGTERM))
 
     try:
-        loop.add_signal_handler(signal.SIGTERM, begin)
+        loop.add_signal_handler(signal.SIGTERM, end_soon)
+        loop.add_signal_handler(signal.SIGINT, end_now, signal.SIGINT)
     except (ValueError, RuntimeError, NotImplementedError):
         yield
         return
     try:
         yield
     finally:
-        loop.remove_signal_handler(signal.SIGTERM)
-        signal.signal(signal.SIGTERM, servers_own)
+        restore()
 
 
 def _add_error_answers(app: FastAPI) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import importlib.util
 import os
@@ -47,16 +48,19 @@ def run(arguments: argparse.Namespace) -> int:
     from onelook.service.app import create_app
 
     app = create_app(settings)
-    # uvicorn raises the signal that ended it once more when all is done: then it only ends this.
+    # uvicorn raises the signal that ended it once more when all is done
     signal.signal(signal.SIGTERM, lambda *_: None)
     config = uvicorn.Config(
-        app, host=settings.host, port=settings.port, log_config=None, access_log=False
-    )
+        app, host=settings.host, port=settings.port, log_config=None, access_log=False,
+        timeout_graceful_shutdown=_CONNECTION_SECONDS,
+    )  # fmt: skip
     server = uvicorn.Server(config)
-    server.run()
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run()
     return 0 if server.started else 1
 
 
+_CONNECTION_SECONDS = 5  # for downloads in progress, once every job is over
 _PACKAGES = {
     "fastapi": "fastapi",
     "uvicorn": "uvicorn",

@@ -70,6 +70,7 @@ class Job:
     notes: list[str] = field(default_factory=list)
     failure: str = ""  # kind of the error that ended it
     cancel_wanted: bool = False
+    handed_out: int = 0  # times a worker process was given it
     created: float = field(default_factory=time.monotonic)
     started: float | None = None
     finished: float | None = None

@@ -80,17 +80,16 @@ class Lane:
                 log_event("worker not started", logging.ERROR, error=type(error).__name__)
             finally:
                 self.is_ready = False
-            code = await self.close()
-            log_event("worker ended", logging.WARNING, device=self.device, exit_code=code)
+            await self.close()
             self.restarts += 1
 
-    async def close(self) -> int | None:
-        """End the process; -> its exit code."""
+    async def close(self) -> None:
+        """End the process."""
         child, self._child = self._child, None
-        if child is None:
-            return None
-        child.kill()
-        return await child.end()
+        if child is not None:
+            child.kill()
+            code = await child.end()
+            log_event("worker ended", logging.WARNING, device=self.device, exit_code=code)
 
     async def cancel(self, job: Job) -> None:
         """Stop the job if it runs here; its process is killed where that is the only way."""
@@ -147,6 +146,7 @@ class Lane:
     async def _run_one(self, job: Job, next_event: asyncio.Future) -> asyncio.Future | None:
         """Have the job done; -> the next event to come, None where the process has ended."""
         self._job = job
+        job.handed_out += 1
         job.change(state=State.PROCESSING, message="working", started=time.monotonic())
         pictures = [str(picture) for picture in job.work.pictures]
         self._child.send(
@@ -157,17 +157,20 @@ class Lane:
                 "options": asdict(job.work.options),
             }
         )
-        if job.cancel_wanted:
-            self._child.send({"cancel": job.id})
+        if job.cancel_wanted:  # since it was taken from the backlog
+            asyncio.ensure_future(self.cancel(job))
+        heard = False
         try:
             async with asyncio.timeout(self._job_seconds):
                 while not job.is_over:
                     event = await next_event
                     if event is None:
                         await self.close()
+                        if not heard and self._may_try_again(job):
+                            return None
                         _end_without_answer(job, _DIED, "WorkerDied")
                         return None
-                    next_event = asyncio.ensure_future(self._child.receive())
+                    heard, next_event = True, asyncio.ensure_future(self._child.receive())
                     _apply(event, job)
             return next_event
         except TimeoutError:
@@ -179,8 +182,17 @@ class Lane:
             raise
         finally:
             self._job = None
-            self._backlog.done(job)
-            await self._on_over(job)
+            if job.is_over:
+                self._backlog.done(job)
+                await self._on_over(job)
+
+    def _may_try_again(self, job: Job) -> bool:
+        """Once: the process had ended before it took the job up, and nobody had noticed yet."""
+        if job.handed_out > 1 or job.cancel_wanted:
+            return False
+        job.change(state=State.QUEUED, message="waiting for its turn", started=None)
+        self._backlog.give_back(job)
+        return True
 
 
 async def _result_of(task: asyncio.Future) -> Job | None:

@@ -120,8 +120,8 @@ def completed(job: Job, expires_in: float, root: str) -> Completed:
     """The answer to a client that waited for this job. root: prefix the service is mounted at."""
     return Completed(
         job_id=job.id, status="completed", message=job.message, model=job.metrics.get("model"),
-        seed=job.metrics["seed"], notes=job.notes, timings=_timings(job), metrics=job.metrics,
-        expires_at=_moment(expires_in), **_addresses(job, root),
+        seed=job.metrics["seed"], notes=job.notes, timings=_timings(job),
+        metrics=_nested(job.metrics), expires_at=_moment(expires_in), **_addresses(job, root),
     )  # fmt: skip
 
 
@@ -133,7 +133,7 @@ def job_answer(job: Job, position: int | None, expires_in: float | None, root: s
         job_id=job.id, status=job.state, message=job.message, progress=job.progress,
         stage=job.stage or None, position=position, model=job.metrics.get("model"),
         seed=None if drawn_later else job.metrics.get("seed", options.seed), notes=job.notes,
-        timings=_timings(job), metrics=job.metrics,
+        timings=_timings(job), metrics=_nested(job.metrics),
         expires_at=None if expires_in is None else _moment(expires_in),
         status_url=here, cancel_url=f"{here}/cancel", events_url=f"{here}/events",
         **_addresses(job, root),
@@ -150,13 +150,21 @@ def _addresses(job: Job, root: str) -> dict[str, str | None]:
 
 def _timings(job: Job) -> Timings:
     waited = (job.started or job.finished or time.monotonic()) - job.created
-    stages = {
-        name.removeprefix("seconds."): seconds
-        for name, seconds in job.metrics.items()
-        if name.startswith("seconds.")
-    }
+    stages = _nested(job.metrics).get("seconds", {})
     running = round(job.running_seconds, 3)
     return Timings(queued=round(waited, 3), running=running, stages=stages)
+
+
+def _nested(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Figures with a dot in their name, as objects in an object, as Cog shows them."""
+    nested: dict[str, Any] = {}
+    for name, figure in metrics.items():
+        group, dot, rest = name.partition(".")
+        if dot:
+            nested.setdefault(group, {})[rest] = figure
+        else:
+            nested[name] = figure
+    return nested
 
 
 def _moment(expires_in: float) -> str:

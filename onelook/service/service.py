@@ -81,21 +81,25 @@ class Service:
             await asyncio.sleep(0.05)
         if served:
             await asyncio.sleep(min(LINGER_SECONDS, max(0.0, deadline - time.monotonic())))
+        self.give_up()
+
+    def give_up(self) -> None:
+        """End all jobs as failed: those who wait for them must be answered before the end."""
+        self.is_draining = True
+        sentence = "The service is being stopped."
+        for job in self.book:
+            self.backlog.drop(job)
+            job.change(state=State.FAILED, message=sentence, failure="Stopped")
 
     async def stop(self) -> None:
         """End every process and remove every file."""
-        self.is_draining = True
+        self.give_up()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for lane in self.lanes:
             await lane.close()
         await self._gate.close()
-        for job in self.book:
-            if not job.is_over:
-                job.change(
-                    state=State.FAILED, message="The service was stopped.", failure="Stopped"
-                )
         if self.storage:
             self.storage.close()
         log_event("stopped")

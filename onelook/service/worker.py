@@ -38,7 +38,7 @@ class Worker:
         self._jobs: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._running: str | None = None
         self._unwanted: str | None = None
-        signal.signal(signal.SIGUSR1, self._on_signal)
+        signal.signal(signal.SIGUSR1, self._stop_if_unwanted)
         threading.Thread(target=self._listen, daemon=True).start()
 
         from onelook.engine import Engine
@@ -54,8 +54,9 @@ class Worker:
     def run(self) -> None:
         while True:
             job = self._jobs.get()
-            self._running = job["job"]
             try:
+                self._running = job["job"]
+                self._stop_if_unwanted()
                 self._run_one(job)
                 self._running = None
             except Canceled:
@@ -86,15 +87,15 @@ class Worker:
         for message in self._channel.messages():
             if "job" in message:
                 self._jobs.put(message)
-            elif message.get("cancel") is not None and message["cancel"] == self._running:
-                self._unwanted = message["cancel"]
+            else:
+                self._unwanted = message["cancel"]  # the job may still be to come
                 # to the main thread itself: it may wait in a lock, which only a signal leaves
                 signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
         os._exit(0)
 
-    def _on_signal(self, *_: object) -> None:
-        unwanted, self._unwanted = self._unwanted, None
-        if unwanted is not None and unwanted == self._running:
+    def _stop_if_unwanted(self, *_: object) -> None:
+        if self._running is not None and self._unwanted == self._running:
+            self._unwanted = None
             raise Canceled
 
 

@@ -1,0 +1,45 @@
+"""The real worker process, in which a stage goes wrong as a file says; see faulty_service.py."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+from onelook.report import Report
+from onelook.service import worker
+
+
+def break_stages(fault: Path) -> None:
+    sound_step = Report.step
+
+    @contextmanager
+    def step(report: Report, name: str):
+        with sound_step(report, name):
+            kind, _, stage = fault.read_text().partition(":")
+            if stage == name:
+                misbehave(kind)
+            yield
+
+    Report.step = step
+
+
+def misbehave(kind: str) -> None:
+    if kind == "oom":
+        raise MemoryError
+    if kind == "unexpected":
+        raise RuntimeError("/secret/path/of/the/machine")
+    if kind == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "hang":
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    if kind in ("hang", "slow"):
+        time.sleep(60)
+
+
+if __name__ == "__main__":
+    break_stages(Path(sys.argv[1]))
+    worker.main(*sys.argv[2:])
