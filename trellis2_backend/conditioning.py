@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from onelook.foreground.framing import square_pixels
+from onelook.foreground.square import square_pixels
 from onelook.weights.layouts import folder_weights, read_json
 from onelook.weights.opening import fill_model, read_tensors
 from trellis2_backend.preparation import frame_subject

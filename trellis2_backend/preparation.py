@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import Image
 
-from onelook.foreground.framing import crop_subject, on_black, shrink
+from onelook.foreground.square import crop_subject, on_black, shrink
 
 
 def frame_subject(cutout: Image.Image) -> Image.Image:

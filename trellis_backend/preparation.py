@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from onelook.foreground.framing import crop_subject, on_black, square_pixels
+from onelook.foreground.square import crop_subject, on_black, square_pixels
 
 SIDE = 518  # pixels of the encoder's picture: 37 patches of 14
 MARGIN = 1.2  # side of the crop over the longest side of the subject

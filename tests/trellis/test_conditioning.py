@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from safetensors.torch import save_file
 
 from onelook.errors import ForegroundError, WeightsError
-from onelook.foreground.framing import has_cutout, shrink
+from onelook.foreground.square import has_cutout, shrink
 from trellis_backend.conditioning import (
     build_dino,
     config_of,

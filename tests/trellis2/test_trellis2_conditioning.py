@@ -14,7 +14,7 @@ from torch import nn
 from transformers import DINOv3ViTConfig
 
 from onelook.errors import ForegroundError, WeightsError
-from onelook.foreground.framing import crop_subject, has_cutout, on_black, shrink
+from onelook.foreground.square import crop_subject, has_cutout, on_black, shrink
 from trellis2_backend.conditioning import PictureEncoder, build_dino, encode_pixels, open_dino
 from trellis2_backend.preparation import frame_subject
 
