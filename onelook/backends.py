@@ -71,6 +71,12 @@ def _load_trellis(setup: Setup) -> Backend:
     return TrellisBackend(setup)
 
 
+def _load_instantmesh(setup: Setup) -> Backend:
+    from instantmesh_backend.backend import InstantMeshBackend
+
+    return InstantMeshBackend(setup)
+
+
 def _load_relief(setup: Setup) -> Backend:
     from relief_backend.pipeline import ReliefBackend
 
@@ -85,6 +91,13 @@ BACKENDS: dict[str, BackendEntry] = {
         weights=("trellis",),
         device_memory_gb=4.0,
         takes_views=True,
+    ),
+    "instantmesh": BackendEntry(
+        "InstantMesh: six views by Zero123++, a mesh coloured by its triplane",
+        _load_instantmesh,
+        modules=("torch", "safetensors", "transformers", "diffusers", "yaml"),
+        weights=("instantmesh-large",),
+        device_memory_gb=6.0,
     ),
     "relief": BackendEntry("instant preview: the silhouette inflated, no weights", _load_relief),
 }

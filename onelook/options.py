@@ -54,7 +54,7 @@ class Options:
         "auto",
         "System that makes the shape. auto takes the best one whose weights are on this machine and"
         " that fits its device; relief is an instant preview that needs no weights.",
-        choices=("auto", "trellis", "relief"),
+        choices=("auto", "trellis", "instantmesh", "relief"),
     )
     seed: int = _option(
         42,

@@ -162,7 +162,7 @@ def test_quiet_prints_file_names_only(picture, tmp_path):
         (["--seed", "-1"], "seed must be a whole number from 0 to 2147483647, got '-1'"),
         (["--tex_slat_cfg", "nan"], "tex_slat_cfg must be a number from 0 to 15"),
         (["--quality", "best"], "quality must be one of custom, balanced, high, ultra"),
-        (["--model", "dalle"], "model must be one of auto, trellis, relief, got 'dalle'"),
+        (["--model", "dalle"], "model must be one of auto, trellis, instantmesh, relief, got 'dalle'"),
         ([*CUT_OUT_ONLY[1:]], "nothing to do: turn on generate_model"),
         (["--seed"], "expected one argument"),
     ],

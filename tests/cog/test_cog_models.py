@@ -9,8 +9,10 @@ import pytest
 import trimesh
 from helpers.cog_server import CogServer, data_url, decode_data_url
 from helpers.gltf_check import check_glb
+from helpers.instantmesh_checkpoint import write_all
 from helpers.pictures import mushroom_png
 from helpers.trellis_checkpoint import write_dino, write_trellis
+from PIL import Image
 
 PICTURE = data_url(mushroom_png())
 SMALL = {
@@ -26,7 +28,10 @@ SMALL = {
 def models(tmp_path_factory):
     """A server whose setup finds the tiny checkpoints."""
     folder = tmp_path_factory.mktemp("models")
+    zero123plus, instantmesh = write_all(folder / "instantmesh")
     places = {
+        "ONELOOK_ZERO123PLUS_V1_2_WEIGHTS": zero123plus,
+        "ONELOOK_INSTANTMESH_LARGE_WEIGHTS": instantmesh,
         "ONELOOK_TRELLIS_WEIGHTS": write_trellis(folder / "trellis"),
         "ONELOOK_DINOV2_WITH_REGISTERS_LARGE_WEIGHTS": write_dino(folder / "dino"),
     }
@@ -50,6 +55,17 @@ def test_trellis_makes_a_model_of_several_pictures_and_its_gaussians(models, tmp
     assert np.isclose(loaded.extents.max(), 1, atol=1e-3)
     cloud = trimesh.load(io.BytesIO(decode_data_url(output["gaussian_file"])[1]), file_type="ply")
     assert len(cloud.vertices) > 100
+
+
+def test_instantmesh_makes_a_model_and_shows_its_views(models, tmp_path):
+    wish = {"model": "instantmesh", "diffusion_steps": 2, "generate_views": True}
+    answer = models.predict(PICTURE, **SMALL, **wish).body
+    assert answer["status"] == "succeeded", answer["error"]
+    (tmp_path / "model.glb").write_bytes(decode_data_url(answer["output"]["model_file"])[1])
+    check_glb(tmp_path / "model.glb")
+    views = Image.open(io.BytesIO(decode_data_url(answer["output"]["views_image"])[1]))
+    assert views.width * 3 == views.height * 2  # three rows of two squares
+    assert answer["metrics"]["seconds"]["views"] > 0
 
 
 def test_a_failed_stage_is_told_and_the_next_request_works(models):

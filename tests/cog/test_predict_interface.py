@@ -104,7 +104,7 @@ def test_schema_says_what_a_client_may_send():
     }
     assert inputs["model"]["allOf"] == [{"$ref": "#/components/schemas/model"}]
     assert "type" not in inputs["model"]
-    assert schemas["model"]["enum"] == ["auto", "trellis", "relief"]
+    assert schemas["model"]["enum"] == ["auto", "trellis", "instantmesh", "relief"]
     assert schemas["Output"]["properties"]["video"] == {
         "title": "Video",
         "type": "string",

@@ -12,7 +12,7 @@ from instantmesh_backend.cameras import FOCAL, orbit_matrices
 from instantmesh_backend.config import RECONSTRUCTION
 from instantmesh_backend.worker import mirrored
 from onelook.asset.load import load_glb
-from onelook.backends import BACKENDS, BackendEntry, Setup
+from onelook.backends import Setup
 from onelook.canonical import CanonicalFrame
 from onelook.engine import Engine
 from onelook.errors import ForegroundError, WeightsError
@@ -41,10 +41,7 @@ def weights(checkpoints, monkeypatch):
     zero123plus, instantmesh = checkpoints
     monkeypatch.setenv("ONELOOK_ZERO123PLUS_V1_2_WEIGHTS", str(zero123plus))
     monkeypatch.setenv("ONELOOK_INSTANTMESH_LARGE_WEIGHTS", str(instantmesh))
-    entry = BackendEntry("", InstantMeshBackend, weights=("instantmesh-large",))
     monkeypatch.setenv("ONELOOK_INSTANTMESH_UNET_WEIGHTS", str(instantmesh))
-    if "instantmesh" not in BACKENDS:
-        monkeypatch.setitem(BACKENDS, "instantmesh", entry)
 
 
 @pytest.fixture(scope="module")
