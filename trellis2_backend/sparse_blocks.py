@@ -131,9 +131,18 @@ class UpBlock(nn.Module):
         return with_zero_row(near), children[is_there].long()
 
     def _spread(self, normed: Tensor, table: Tensor, is_there: Tensor) -> Tensor:
-        """The first convolution at some voxels, for the children that are there."""
-        wide = convolve_at(normed, table, self.conv1.weight, self.conv1.bias)  # (n, 8 C')
-        return wide.unflatten(1, (8, -1))[is_there]
+        """The first convolution at some voxels, for those of their children that are there."""
+        weight, bias = self.conv1.weight, self.conv1.bias
+        if normed.is_cuda:  # gathering the neighbours once is worth working out all children
+            return convolve_at(normed, table, weight, bias).unflatten(1, (8, -1))[is_there]
+        out = normed.new_empty(int(is_there.sum()), self.out_channels)
+        place = is_there.flatten().cumsum(0).view_as(is_there) - 1  # (n, 8): of each child in out
+        weights, biases = weight.unflatten(0, (8, -1)), bias.view(8, -1)
+        for slot in range(8):
+            rows = is_there[:, slot].nonzero()[:, 0]
+            made = convolve_at(normed, table[rows], weights[slot], biases[slot])
+            out[place[rows, slot]] = made
+        return out
 
     def _skip(self, feats: Tensor, is_there: Tensor) -> Tensor:
         """Each child's eighth of its voxel's channels, every channel as often as is missing."""

@@ -20,6 +20,10 @@ GATHERED_BYTES_GPU = 512 * 2**20
 ROWS_PER_STEP = 256  # at least, or the matrix product becomes slow
 # From this many output channels on, a CPU is faster without the products of absent neighbours.
 WIDE_CHANNELS = 128
+# The same where pairs are not kept but found anew: products of input and output channels; and how
+# many rows at a time, so that sums stay in its cache.
+WIDE_PRODUCT = 64 * 64
+ROWS_OF_PAIRS = 4096
 
 
 class SubmanifoldConv(nn.Module):
@@ -73,10 +77,13 @@ def convolve(feats: Tensor, voxels: Voxels, weight: Tensor, bias: Tensor) -> Ten
 def convolve_at(padded: Tensor, table: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """`convolve` at some places: padded (N + 1, Cin), see `with_zero_row`; table (n, 27) int32, the
     row of each neighbour or N -> (n, Cout)."""
-    if padded.is_cuda or len(weight) < WIDE_CHANNELS:
+    if padded.is_cuda or len(weight) * weight.shape[-1] < WIDE_PRODUCT:
         return _multiply_gathered(padded, table, weight.flatten(1), bias)
-    pairs = present_pairs(table, len(padded) - 1)
-    return _multiply_pairs(padded, pairs, len(table), weight, bias)
+    out = padded.new_empty(len(table), len(weight))
+    for rows, part in zip(table.split(ROWS_OF_PAIRS), out.split(ROWS_OF_PAIRS), strict=True):
+        pairs = present_pairs(rows, len(padded) - 1)
+        part.copy_(_multiply_pairs(padded, pairs, len(rows), weight, bias))
+    return out
 
 
 def with_zero_row(feats: Tensor) -> Tensor:
