@@ -1,7 +1,7 @@
 """Full-size networks with random weights, made in a second or two.
 
 Matrices repeat one pool of normal numbers, scaled so that what a layer gives is as large as what it
-gets; biases are 0 and the weights of norms 1.
+gets; biases are a tenth of such numbers, and the weights of norms 1.
 """
 
 from __future__ import annotations
@@ -35,8 +35,10 @@ def fill(network: nn.Module) -> nn.Module:
 def _numbers(key: str, like: Tensor, pool: Tensor) -> Tensor:
     if not like.is_meta:  # a table, which the network makes itself
         return like
+    if key.endswith("bias"):
+        return 0.1 * pool[: len(like)]
     if like.ndim == 1 or key.endswith("gamma"):
-        return torch.full(like.shape, 0.0 if key.endswith("bias") else 1.0)
+        return torch.ones(like.shape)
     filled = torch.empty(like.shape)
     fan_in = like.shape[1:].numel()
     for part in filled.view(-1).split(len(pool)):

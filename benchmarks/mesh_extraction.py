@@ -17,11 +17,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from made_voxels import knot_distance, knot_shell
+from made_voxels import knot_features, knot_shell
 from table import Figure, finish, parser
 
-from onelook.isosurface.cube_cases import CORNER_OFFSETS
-from trellis_backend.extract_mesh import COLOR, DEFORM, WEIGHTS, extract_mesh
+from trellis_backend.extract_mesh import extract_mesh
 
 Array = np.ndarray
 COARSE, RESOLUTION, VOXELS = 64, 256, 12_000
@@ -29,7 +28,7 @@ COARSE, RESOLUTION, VOXELS = 64, 256, 12_000
 
 def main() -> int:
     arguments = parser(__doc__.splitlines()[0]).parse_args()
-    coords, feats = knot_features()
+    coords, feats = made_features()
     mesh = extract_mesh(coords, feats, RESOLUTION)
     seconds = min(_seconds(coords, feats) for _ in range(3))
     with tempfile.TemporaryDirectory() as folder:
@@ -46,19 +45,12 @@ def main() -> int:
     return finish("mesh_extraction", figures, arguments)
 
 
-def knot_features() -> tuple[torch.Tensor, torch.Tensor]:
+def made_features() -> tuple[torch.Tensor, torch.Tensor]:
     """coords (768000, 3) int32 and feats (768000, 101) float32 of a (2, 3) torus knot's shell."""
     coarse = knot_shell(VOXELS, COARSE).astype(np.int64)
     fine = np.stack(np.meshgrid(*[np.arange(4)] * 3, indexing="ij"), -1).reshape(-1, 3)
     coords = (4 * coarse[:, None] + fine).reshape(-1, 3).astype(np.int32)
-    feats = np.random.default_rng(1).standard_normal((len(coords), 101), np.float32)
-    feats[:, DEFORM] *= 0.3
-    feats[:, WEIGHTS] *= 0.3
-    feats[:, COLOR] *= 0.5
-    corners = (coords[:, None] + CORNER_OFFSETS).reshape(-1, 3)
-    places, inverse = np.unique(corners @ [1 << 20, 1 << 10, 1], return_inverse=True)
-    points = np.stack([places >> 20, places >> 10 & 1023, places & 1023], 1) / RESOLUTION - 0.5
-    feats[:, :8] = knot_distance(points).astype(np.float32)[inverse].reshape(-1, 8)
+    feats = knot_features(coords, RESOLUTION)
     return torch.from_numpy(coords), torch.from_numpy(feats)
 
 

@@ -1,4 +1,4 @@
-"""What goes wrong inside TRELLIS stops with a sentence, and the next request knows nothing of it."""
+"""What goes wrong inside TRELLIS ends with a sentence, and the next request knows nothing of it."""
 
 import json
 import shutil
