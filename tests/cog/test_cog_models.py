@@ -32,6 +32,7 @@ def models(tmp_path_factory):
     places = {
         "ONELOOK_ZERO123PLUS_V1_2_WEIGHTS": zero123plus,
         "ONELOOK_INSTANTMESH_LARGE_WEIGHTS": instantmesh,
+        "ONELOOK_INSTANTMESH_UNET_WEIGHTS": instantmesh,
         "ONELOOK_TRELLIS_WEIGHTS": write_trellis(folder / "trellis"),
         "ONELOOK_DINOV2_WITH_REGISTERS_LARGE_WEIGHTS": write_dino(folder / "dino"),
     }
