@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers.live_bytes import LiveBytes
 from helpers.parity import Parity
 
 from onelook.nn.norms import ChannelLayerNorm
@@ -229,3 +230,30 @@ def test_convnext_in_pieces(monkeypatch):
     whole = block(x).feats
     monkeypatch.setattr("trellis2_backend.sparse_blocks.WORKING_BYTES", 5000)
     torch.testing.assert_close(block(x).feats, whole, **CLOSE)
+
+
+@torch.inference_mode()
+def test_memory_grows_by_what_is_kept_alone(monkeypatch):
+    """Four times the voxels: besides the input's norm and the output no more is needed."""
+    working = 2 * 2**20
+    monkeypatch.setattr("trellis2_backend.sparse_blocks.WORKING_BYTES", working)
+    monkeypatch.setattr("onelook.nn.sparse_conv.GATHERED_BYTES_CPU", working // 4)
+    block = UpBlock(32, 16, pred_subdiv=False)
+    plain = ConvNeXtBlock(32)
+    needed = []
+    for side in (16, 32, 64):
+        cells = torch.cartesian_prod(*3 * [torch.arange(side)])
+        shell = cells[((cells == 0) | (cells == side - 1)).any(1)].int()
+        (level,) = pyramid(Voxels(torch.nn.functional.pad(shell, (1, 0))), 1)
+        x = SparseTensor(torch.randn(len(level.coarse), 32), level.coarse)
+        assert len(x.voxels.neighbours) == len(x.voxels)
+        with LiveBytes() as live:
+            raised = block(x, level, lambda rows: rows[:, :7].clone())
+        kept = 4 * (x.feats.numel() + raised.x.feats.numel() + len(level.fine))
+        needed.append(live.peak - kept)
+        with LiveBytes() as live:
+            plain(x)
+        assert live.peak - 2 * 4 * x.feats.numel() < 1.5 * working
+    assert needed[0] < needed[1] < 3 * working and needed[2] < 3 * working
+    whole = 8 * (5 * 16 * 4 + 27 * 12) * len(x.voxels)  # what it would be in one piece
+    assert whole > 9 * working
