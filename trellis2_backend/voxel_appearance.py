@@ -80,7 +80,7 @@ class VoxelAttributes:
         table = self._table
         inputs = [places.to(self.device), table.blocks, table.voxels, table.resolution]
         launch(_trilinear, len(points), [*inputs, self._on_device, result, weight], self.device)
-        return result.numpy(), weight.numpy() > 0
+        return result.numpy(), weight.numpy() > _LEAST_WEIGHT
 
     def nearest(self, points: Array) -> Array:
         """points (P, 3) float -> feats (P, C) of the voxels whose centres are nearest."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onelook.asset.holes import fill_holes
+from onelook.asset.junctions import settle_junctions
 from onelook.asset.manifold import Separated, separate, spread_coincident
 from onelook.asset.slivers import remove_slivers
 from onelook.asset.topology import (
@@ -30,7 +31,6 @@ from onelook.asset.topology import (
 )
 from onelook.asset.winding import (
     flip_faces,
-    flips_across_crowded,
     flips_to_agree,
     judge_sides,
 )
@@ -101,7 +101,8 @@ def clean(
     faces = _without_duplicates(faces, counts)
     faces, edges = _without_fins(faces, counts)
     require_time()
-    faces, edges = _agreeing(vertices, faces, edges, counts)
+    least_seen = hidden_share if drop_hidden else 0.0
+    faces, edges = _agreeing(vertices, faces, edges, least_seen, device, counts)
     mesh = separate(vertices, faces, edges)
     counts["split_vertices"] = len(mesh.vertices) - len(vertices)
     mesh = _outward_without_flaps(mesh, min(FLAP_SHARE, floater_share), counts)
@@ -241,17 +242,23 @@ def _without_fins(faces: Array, counts: dict[str, int]) -> tuple[Array, Edges]:
 
 
 def _agreeing(
-    vertices: Array, faces: Array, edges: Edges, counts: dict[str, int]
+    vertices: Array,
+    faces: Array,
+    edges: Edges,
+    hidden_share: float,
+    device: str | None,
+    counts: dict[str, int],
 ) -> tuple[Array, Edges]:
-    """Neighbours turned to agree, also where several sheets meet at an edge."""
+    """Neighbours turned to agree, also where several sheets meet at an edge; of those, none that
+    is hidden."""
     flip = flips_to_agree(faces, edges.paired())
     faces, edges = flip_faces(faces, edges, flip)
-    if (edges.uses > 2).any():
-        count, sheet = sheets(edges.paired(), len(faces))
-        across = flips_across_crowded(vertices, faces, edges, sheet, count)
-        faces, edges = flip_faces(faces, edges, across)
-        flip = flip ^ across
     counts["flipped_faces"] = int(flip.sum())
+    if (edges.uses > 2).any():
+        settled = settle_junctions(vertices, faces, edges, hidden_share, device)
+        faces, edges = settled.faces, settled.edges
+        counts["flipped_faces"] += settled.flipped_faces
+        counts["hidden_parts"] = settled.hidden_sheets
     return faces, edges
 
 
@@ -328,6 +335,6 @@ def _judged_by_view(
     stays = (seen.front >= hidden_share) | (seen.back >= hidden_share)
     if not drop_hidden or stays.all() or not stays.any():
         return mesh
-    counts["hidden_parts"] = int(number - stays.sum())
+    counts["hidden_parts"] = counts.get("hidden_parts", 0) + int(number - stays.sum())
     stays = stays[part]
     return replace(mesh, faces=mesh.faces[stays], edges=edges_of_rest(mesh.edges, stays))

@@ -6,15 +6,18 @@ import numpy as np
 import pytest
 import torch
 from helpers.geometry import component_count, edge_uses, is_closed_and_oriented, signed_volume
+from helpers.solids import cube, joined, moved
 from made_dual_grid import MadeDualGrid, made_dual_grid, painted, torus_shell
 
 from onelook.asset.asset import Asset
 from onelook.asset.build import build_asset
+from onelook.asset.clean import clean
 from onelook.asset.topology import weld_index
 from onelook.report import Report
 from onelook.surface import Surface
 from trellis2_backend.dual_grid import DualGrid, dual_grid_to_mesh
 from trellis2_backend.frame import Frame
+from trellis2_backend.mesh_to_dual_grid import mesh_to_dual_grid
 from trellis2_backend.voxel_appearance import VoxelAppearance
 
 RESOLUTION, RADIUS, TUBE = 96, 0.3, 0.13
@@ -128,6 +131,19 @@ def test_its_textures_hold_what_the_voxels_say():
     error = np.abs(np.column_stack([color[:, :3], surface]) - wanted[:, :5])
     assert np.median(error) < 0.02 and error.max() < 0.2
     assert figures["alpha_mode"] == "OPAQUE" and color[:, 3].min() == 1
+
+
+def test_solids_that_share_voxels_are_turned_outward_together():
+    """Where they cross, four faces meet at an edge, and no flag tells inside from outside."""
+    turn = np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0]
+    solids = joined(moved(cube(), 0.5), moved(cube(), 0.4, (0.2, 0.2, 0.1)))
+    grid = mesh_to_dual_grid(solids[0] @ turn, solids[1], 64)
+    mesh = dual_grid_to_mesh(grid)
+    vertices, faces = mesh.vertices.numpy(), mesh.faces.numpy()
+    assert (edge_uses(faces) > 2).sum() > 100
+    sound = clean(vertices, faces, device="cpu")
+    assert sound.is_closed and is_closed_and_oriented(sound.faces)
+    assert signed_volume(sound.vertices, sound.faces) > 0.98 * (0.5**3 + 0.4**3 - 0.0219)
 
 
 def test_a_large_hole_stays_open_and_is_reported():
