@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-arrow = pytest.importorskip("pyarrow")
-parquet = pytest.importorskip("pyarrow.parquet")
+pytest.importorskip("pyarrow")
 
+
+import pyarrow as arrow
 from helpers.pictures import mushroom_png
+from pyarrow import parquet
 
 from onelook.batch.results import finished_row, write_results
 from onelook.batch.sources import Item, list_items
