@@ -37,7 +37,7 @@ class Transformer1D(nn.Module):
 
     def forward(self, tokens: Tensor, picture: Tensor) -> Tensor:
         """tokens (B, C, N), picture (B, L, C of the picture) -> (B, C, N)."""
-        hidden = self.proj_in(self.norm(tokens).transpose(1, 2))  # (B, N, W)
+        hidden = self.proj_in(self.norm(tokens).transpose(1, 2).contiguous())  # (B, N, W)
         for block in self.transformer_blocks:
             hidden = block(hidden, picture)
         return self.proj_out(hidden).transpose(1, 2) + tokens
@@ -95,4 +95,4 @@ class FeedForward(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """(..., W) -> (..., W)."""
         value, gate = self.net[0].proj(tokens).chunk(2, dim=-1)
-        return self.net[2](value * F.gelu(gate))
+        return self.net[2](F.gelu(gate).mul_(value))

@@ -246,3 +246,18 @@ class TestBadInput:
 def test_radius_of_the_body_is_the_made_one(backend):
     mesh = backend.pipeline.run(prepare(cutout().image, 0.85), 64).mesh
     assert abs(float(mesh.vertices.norm(dim=1).mean()) - RADIUS) < 0.02
+
+
+@pytest.mark.gpu
+def test_cuda_makes_the_same_ball(folder, backend):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    picture = prepare(cutout().image, 0.85)
+    wanted = backend.pipeline.run(picture, 64)
+    pipeline = TripoSRPipeline.open(folder, "cuda:0")
+    first, again = (pipeline.run(picture, 64) for _ in range(2))
+    assert torch.equal(first.mesh.vertices, again.mesh.vertices)
+    assert torch.equal(first.mesh.faces, again.mesh.faces)
+    torch.testing.assert_close(first.planes.cpu(), wanted.planes, rtol=1e-3, atol=1e-3)
+    assert abs(len(first.mesh.faces) - len(wanted.mesh.faces)) < 0.01 * len(wanted.mesh.faces)
+    assert abs(float(first.mesh.vertices.norm(dim=1).mean()) - RADIUS) < 0.02
