@@ -11,7 +11,7 @@ N cells, K grid points, V vertices, M faces, P points, R cells per axis.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -65,7 +65,8 @@ def remeshed(
     within = NearestOf(surface.vertices, surface.faces, device)
     grid = Grid(resolution, (resolution + MARGIN * band) / resolution)
     vertices, faces = closed_skin(within, grid, band, project)
-    return Surface(vertices, faces, _AppearanceWithin(within, surface.appearance))
+    appearance = _AppearanceWithin(within, surface.appearance)
+    return replace(surface, vertices=vertices, faces=faces, appearance=appearance)
 
 
 class NearestOf:
