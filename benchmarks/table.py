@@ -1,7 +1,7 @@
 """What every benchmark shares: figures with targets, one table, `--check` and `--write`.
 
 A benchmark collects `Figure`s and ends with `finish`. The table goes to standard output; `--write`
-also puts it into docs/performance.md between the benchmark's two markers; `--check` exits 1 and
+also puts it into its page in docs/ between the benchmark's two markers; `--check` exits 1 and
 names every figure that misses its target.
 """
 
@@ -17,7 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-PERFORMANCE_PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
+DOCS = Path(__file__).parent.parent / "docs"
+PERFORMANCE_PAGE = DOCS / "performance.md"
+RELIABILITY_PAGE = DOCS / "reliability.md"
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     """The arguments every benchmark takes."""
     made = argparse.ArgumentParser(description=description)
     made.add_argument("--check", action="store_true", help="exit 1 when a target is missed")
-    made.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
+    made.add_argument("--write", action="store_true", help="put the table into its page in docs/")
     return made
 
 
@@ -75,24 +77,26 @@ def machine() -> str:
     return f"{model}, {cores} cores, Python {platform.python_version()}"
 
 
-def finish(name: str, figures: list[Figure], arguments: argparse.Namespace) -> int:
-    """Print the table, write it where asked, and return the exit code."""
+def finish(
+    name: str, figures: list[Figure], arguments: argparse.Namespace, page: Path = PERFORMANCE_PAGE
+) -> int:
+    """Print the table, write it into `page` where asked, and return the exit code."""
     lines = ["| figure | measured | target | held |", "| --- | --- | --- | --- |"]
     table = "\n".join([f"Measured on: {machine()}.", "", *lines, *(f.row() for f in figures)])
     print(table)
     if arguments.write:
-        _write(name, table)
+        _write(name, table, page)
     missed = [figure for figure in figures if not figure.held]
     for figure in missed:
         print(f"missed: {figure.name}: {figure.value:.4g} {figure.unit}", file=sys.stderr)
     return 1 if missed and arguments.check else 0
 
 
-def _write(name: str, table: str) -> None:
-    page = PERFORMANCE_PAGE.read_text()
+def _write(name: str, table: str, path: Path) -> None:
+    page = path.read_text()
     start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     if start not in page or end not in page:
-        raise ValueError(f"docs/performance.md lacks the markers {start} and {end}")
+        raise ValueError(f"docs/{path.name} lacks the markers {start} and {end}")
     before, rest = page.split(start, 1)
     after = rest.split(end, 1)[1]
-    PERFORMANCE_PAGE.write_text(f"{before}{start}\n{table}\n{end}{after}")
+    path.write_text(f"{before}{start}\n{table}\n{end}{after}")

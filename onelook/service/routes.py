@@ -173,7 +173,7 @@ def job_routes(service: Service) -> APIRouter:
             200: {
                 "description": "Events named after the job's status; the data of each is the job"
                 " as GET /jobs/{job_id} answers it. The stream ends when the job is over.",
-                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+                "content": {"text/event-stream": {}},
             },
             **problems(401, 404, 422),
         },

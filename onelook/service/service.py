@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from onelook.errors import OptionError, PictureError
-from onelook.options import Options, parse_options
+from onelook.options import Options, option_fields, parse_options
 from onelook.service import gate as gate_process
 from onelook.service.backlog import Backlog
 from onelook.service.fetch_url import fetch_picture
@@ -183,6 +183,10 @@ class Service:
 
     def _options(self, values: dict[str, str]) -> Options:
         """Raises Refusal for what no option allows."""
+        for option in option_fields():  # as the schema says: no yes, on or 1 here
+            is_bool, value = isinstance(option.default, bool), values.get(option.name, "true")
+            if is_bool and value.lower() not in ("true", "false"):
+                raise Refusal(422, f"{option.name} must be true or false, got {value[:40]!r}")
         try:
             options = parse_options(values)
         except OptionError as error:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent.parent
+_FAULTY = Path(__file__).parent / "faulty_service.py"
 CREATE = "/api/v1/image-to-3d"
 ASYNC = {"Prefer": "respond-async"}
 SMALL = {"decimation_target": 1000, "texture_size": 256, "generate_video": False}
@@ -208,6 +209,24 @@ class RestServer:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+
+class FaultyServer(RestServer):
+    """Its worker does what `fault` says, its clock is wrong by `clock`: see faulty_service.py."""
+
+    def __init__(self, folder: Path, settings: dict | None = None):
+        folder.mkdir(parents=True, exist_ok=True)
+        self._fault, self._clock = folder / "fault", folder / "clock"
+        self.fault()
+        self.clock(0)
+        command = [sys.executable, str(_FAULTY), str(self._fault), str(self._clock)]
+        super().__init__(folder, settings, command, {"PYTHONPATH": str(ROOT)})
+
+    def fault(self, what: str = "") -> None:
+        self._fault.write_text(what)
+
+    def clock(self, seconds: float) -> None:
+        self._clock.write_text(str(seconds))
 
 
 def form(picture: bytes | None, **options: Any) -> tuple[bytes, str]:

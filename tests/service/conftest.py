@@ -2,32 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from helpers.rest_server import ROOT, RestServer
-
-FAULTY = ROOT / "tests" / "helpers" / "faulty_service.py"
-
-
-class FaultyServer(RestServer):
-    """A service whose worker does what `fault` says, and whose clock is wrong by `clock`."""
-
-    def __init__(self, folder: Path, settings: dict | None = None):
-        folder.mkdir(parents=True, exist_ok=True)
-        self._fault, self._clock = folder / "fault", folder / "clock"
-        self.fault()
-        self.clock(0)
-        command = [sys.executable, str(FAULTY), str(self._fault), str(self._clock)]
-        super().__init__(folder, settings, command, {"PYTHONPATH": str(ROOT)})
-
-    def fault(self, what: str = "") -> None:
-        self._fault.write_text(what)
-
-    def clock(self, seconds: float) -> None:
-        self._clock.write_text(str(seconds))
+from helpers.rest_server import FaultyServer, RestServer
 
 
 @pytest.fixture(scope="session")
