@@ -104,9 +104,9 @@ def texture_mesh(
 ) -> Asset:
     """The mesh with textures of texture_size pixels, painted on a grid of R^3 voxels.
 
-    mesh: +Y up, its front facing +Z. keep_uvs: bake onto the file's own UVs where they are good
-    (see `own_layout`); else, and elsewhere, onto a new atlas. Faces stay as they are. Raises
-    SurfaceError for a mesh that the grid does not catch.
+    mesh: +Y up, its front facing +Z; its faces stay as they are. keep_uvs: bake onto the file's
+    own UVs where they are good (see `own_layout`); otherwise a new atlas is made. Raises
+    SurfaceError for a mesh that crosses no edge of the grid.
     """
     with report.step("voxelise"):
         grid = voxelise(mesh.vertices, mesh.faces, resolution)
