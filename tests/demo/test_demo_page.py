@@ -14,29 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.demo_server import DemoServer, demo_server
+from helpers.demo_server import DemoServer
 from helpers.pictures import mushroom_png
-from helpers.playwright_page import Window, browser, missing_part, picture_of, window
+from helpers.playwright_page import Window, picture_of, window
 
 pytest.importorskip("gradio")
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[DemoServer]:
-    if why := missing_part():
-        pytest.skip(why)
-    with demo_server(tmp_path_factory.mktemp("demo"), "--device", "cpu") as running:
-        yield running
-    assert list(running.tmp.glob("onelook-*")) == [], "scratch was left behind"
-    assert "Traceback" not in running.log, running.log
-
-
-@pytest.fixture(scope="module")
-def chromium(server) -> Iterator[object]:
-    with browser() as opened:
-        yield opened
 
 
 @pytest.fixture

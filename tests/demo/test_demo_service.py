@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("gradio")
-pytest.importorskip("fastapi")
 
-from helpers.cog_schema import ROOT
 from helpers.pictures import mushroom_png
 
 from onelook.demo.board import Board
@@ -27,46 +17,13 @@ from onelook.demo.run import Run
 from onelook.errors import OnelookError
 from onelook.options import Options
 
+KEY = "a-long-test-key"  # of the service in conftest.py
 QUICK = Options(model="relief", texture_size=256, decimation_target=2000, video_size=256)
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory) -> Iterator[str]:
-    """`onelook serve` as an operator starts it; its address."""
-    folder = tmp_path_factory.mktemp("service")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", "api:app", "--port", str(port)],
-            cwd=ROOT,
-            env={**os.environ, "TMPDIR": str(folder), "ONELOOK_SERVE_API_KEYS": "a-long-test-key"},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 90
-        while time.monotonic() < deadline:
-            assert process.poll() is None, (folder / "log").read_text()
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/ready"):
-                break
-            time.sleep(0.1)
-        yield address
-    finally:
-        process.send_signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(20)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
 @pytest.fixture
-def maker(service) -> ServiceMaker:
-    return ServiceMaker(service, "a-long-test-key")
+def maker(service: str) -> ServiceMaker:
+    return ServiceMaker(service, KEY)
 
 
 def write_picture(folder: Path, content: bytes | None = None) -> Path:
