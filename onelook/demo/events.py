@@ -19,13 +19,14 @@ from onelook.demo.controls import read_controls
 from onelook.demo.makers import Made, Maker
 from onelook.demo.run import Run
 from onelook.demo.sessions import Session, Sessions
-from onelook.errors import OnelookError
+from onelook.errors import OnelookError, OptionError
 from onelook.options import Options
 
 SHOW_SECONDS = 0.5  # between two looks at a run
 PICTURES = ("preview_image", "contact_sheet", "views_image")
 RESULTS = ("model", "video", "pictures", "files", "archive", "seed_used", "reuse")
 _UNSEEN = "The viewer shows GLB without Draco; the file is in the list of downloads."
+_FULL = "Too many visitors are waiting; try again in a minute."
 _FILMS_SHOWN = (".mp4", ".webm")
 _log = logging.getLogger(__name__)
 
@@ -58,20 +59,25 @@ class Events:
         ready = sentence_html("Ready: choose the settings and press Generate.")
         return {"cut_out": str(made.files["no_background_image"]), "status": ready}
 
+    def begin(self, visitor: str) -> Update:
+        """The button was pressed; from now on the visitor may wait for a turn."""
+        self._sessions.of(visitor).is_waiting = True
+        return {"status": sentence_html("Waiting for a free place …"), **_buttons(is_running=True)}
+
     def generate(
         self, visitor: str, picture: str | None, views: list[str] | None, values: list[Any]
     ) -> Iterator[Update]:
-        """Progress while it works, then the files."""
-        if picture is None:
-            yield {"status": sentence_html("Choose a picture first.", "error")}
-            return
+        """Progress while it works, then how it ended."""
+        session = self._session(visitor, *filter(None, [picture, *(views or ())]))
+        session.is_waiting = False
+        session.forget()
         try:
+            if picture is None:
+                raise OptionError("Choose a picture first.")
             options = read_controls(values).with_drawn_seed()
         except OnelookError as error:
-            yield {"status": sentence_html(_sentence(error), "error")}
+            yield {"status": sentence_html(_sentence(error), "error"), **_buttons(is_running=False)}
             return
-        session = self._session(visitor, picture, *(views or ()))
-        session.stop()
         folder, board = session.new_folder("run"), Board()
         pictures = [Path(picture), *map(Path, views or ())]
         run = session.run = Run(lambda: self._maker.make(pictures, options, folder, board))
@@ -87,17 +93,26 @@ class Events:
         yield {"status": _end(run, board), **_buttons(is_running=False)}
 
     def results(self, visitor: str) -> Update:
-        """The files of the run that has just ended; nothing where it made none.
+        """The files of the run that has just ended, if it made any.
 
         An event of its own, because Gradio sends the last word of `generate` twice, and its viewer
         shows nothing when it is told the same file again while it still loads itself.
         """
-        made = self._sessions.of(visitor).made
-        return _results(made) if made else {}
+        session = self._sessions.of(visitor)
+        update = _buttons(is_running=False)
+        if session.is_waiting:  # Gradio did not even take it
+            session.is_waiting = False
+            update["status"] = sentence_html(
+                "Too many are waiting; try again in a minute.", "error"
+            )
+        elif session.made:
+            update |= _results(session.made)
+        return update
 
     def cancel(self, visitor: str) -> Update:
         """Stop the visitor's run, or take it out of the queue."""
         session = self._sessions.of(visitor)
+        session.is_waiting = False
         session.stop()
         return {"status": sentence_html("Stopped."), **_buttons(is_running=False)}
 

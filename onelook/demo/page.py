@@ -152,7 +152,6 @@ def _connect(page: gr.Blocks, parts: dict[str, Any], events: Events) -> None:
     outputs = [part for name, part in parts.items() if name not in ("options", "views", "picture")]
 
     def named(update: dict[str, Any]) -> dict[Any, Any]:
-        update = update or {"model": gr.skip()}  # Gradio wants to be told something
         return {parts.get(name) or options[name]: value for name, value in update.items()}
 
     def cut_out(request: gr.Request, picture: str | None, preprocess: bool) -> dict[Any, Any]:
@@ -163,6 +162,9 @@ def _connect(page: gr.Blocks, parts: dict[str, Any], events: Events) -> None:
     ) -> Iterator[dict[Any, Any]]:
         for update in events.generate(str(request.session_hash), picture, views, list(values)):
             yield named(update)
+
+    def begin(request: gr.Request) -> dict[Any, Any]:
+        return named(events.begin(str(request.session_hash)))
 
     def results(request: gr.Request) -> dict[Any, Any]:
         return named(events.results(str(request.session_hash)))
@@ -183,20 +185,25 @@ def _connect(page: gr.Blocks, parts: dict[str, Any], events: Events) -> None:
         trigger_mode="always_last",
         **_PRIVATE,
     )
-    running = parts["generate"].click(
-        generate,
-        [parts["picture"], parts["views"], *options.values()],
-        outputs,
-        concurrency_limit=1,
-        concurrency_id="engine",
-        show_progress="minimal",
-        show_progress_on=parts["status"],
-        **_PRIVATE,
+    controls = [parts[name] for name in ("status", "generate", "cancel")]
+    running = (
+        parts["generate"]
+        .click(begin, None, controls, queue=False, show_progress="hidden", **_PRIVATE)
+        .then(
+            generate,
+            [parts["picture"], parts["views"], *options.values()],
+            outputs,
+            concurrency_limit=1,
+            concurrency_id="engine",
+            show_progress="minimal",
+            show_progress_on=parts["status"],
+            **_PRIVATE,
+        )
     )
     running.then(
         results,
         None,
-        [parts[name] for name in RESULTS],
+        [*controls, *(parts[name] for name in RESULTS)],
         queue=False,
         show_progress="hidden",
         **_PRIVATE,
@@ -204,7 +211,7 @@ def _connect(page: gr.Blocks, parts: dict[str, Any], events: Events) -> None:
     parts["cancel"].click(
         cancel,
         None,
-        [parts["status"], parts["generate"], parts["cancel"]],
+        controls,
         cancels=[running],
         queue=False,
         show_progress="hidden",

@@ -21,11 +21,15 @@ IDLE_SECONDS = 3600.0  # a visitor whose leaving went unnoticed
 
 @dataclass
 class Session:
-    """One visitor. run: the one in progress, or the last; uploads: pictures sent by the page."""
+    """One visitor. run: the one in progress, or the last; uploads: pictures sent by the page.
+
+    is_waiting: a run was asked for and has not begun.
+    """
 
     folder: Path
     run: Run[Made] | None = None
     uploads: set[Path] = field(default_factory=set)
+    is_waiting: bool = False
     used: float = field(default_factory=time.monotonic)
 
     def new_folder(self, kind: str) -> Path:
@@ -42,6 +46,11 @@ class Session:
     def made(self) -> Made | None:
         """What the last run made, when it is over and has succeeded."""
         return self.run.made if self.run and self.run.is_over else None
+
+    def forget(self) -> None:
+        """Stop the last run, and know nothing of it any more."""
+        self.stop()
+        self.run = None
 
     def stop(self) -> None:
         if self.run is not None:

@@ -164,6 +164,25 @@ def test_cancel_ends_the_run_and_the_next_one_works(server, visitor):
     visitor.page.wait_for_selector("#files a")
 
 
+def test_a_visitor_who_waits_can_give_up(server, chromium):
+    with arrive(chromium, server) as one, arrive(chromium, server) as other:
+        upload(one, (EXAMPLES / "teapot.png").read_bytes(), "teapot.png")
+        upload(other, mushroom_png())
+        choose(one, texture_size=8192, video_size=1024)
+        one.page.click("#generate")
+        one.page.wait_for_selector("#status li.now")
+        other.page.click("#generate")
+        status(other, "Waiting for a free place")
+        other.page.click("#cancel")
+        status(other, "Stopped.", seconds=5)
+        assert one.page.locator("#status li.now").count() == 1, "the first was stopped, too"
+        one.page.click("#cancel")
+        status(one, "Stopped.", seconds=5)
+        other.page.wait_for_timeout(500)
+        assert "Stopped." in other.page.inner_text("#status"), "it ran all the same"
+        assert one.complaints == other.complaints == []
+
+
 def staging(server: DemoServer) -> list[Path]:
     return list(server.tmp.glob("**/.onelook-*"))
 
@@ -173,7 +192,7 @@ def test_a_file_that_is_no_picture_gets_one_sentence(server, visitor):
     said = visitor.page.inner_text("#status [role=alert]")
     assert re.fullmatch(r"[A-Z].{20,200}\.", said), said
     visitor.page.click("#generate")
-    visitor.page.wait_for_timeout(300)
+    visitor.page.wait_for_timeout(500)
     assert visitor.page.locator("#status [role=alert]").inner_text() == said
     upload(visitor, mushroom_png())  # and the next picture is taken
 
