@@ -50,13 +50,19 @@ class Found:
     violations: Counter  # "check: method path" -> times
 
 
-def fuzz(url: str, folder: Path, examples: int, jobs: Sequence[str] = ()) -> Found:
+def fuzz(
+    url: str,
+    folder: Path,
+    examples: int,
+    jobs: Sequence[str] = (),
+    phases: str = "examples,coverage,fuzzing",
+) -> Found:
     """Fuzz the server at `url` by the schema it publishes. jobs: ids of some that it knows."""
     record = folder / "events.ndjson"
     command = [
         Path(sys.executable).parent / "schemathesis", "run", f"{url}/openapi.json",
         "--max-examples", str(examples), "--seed", "1", "--continue-on-failure", "--no-color",
-        "--phases", "examples,coverage,fuzzing", "--checks", ",".join(CHECKS),
+        "--phases", phases, "--checks", ",".join(CHECKS),
         "--report", "ndjson", "--report-ndjson-path", str(record),
     ]  # fmt: skip
     environment = {
