@@ -40,6 +40,7 @@ from triposr_backend.scene_model import Decoder, TripoSR
 
 THREADS = 2
 TUBE, STEEPNESS = 0.13, 60.0  # radius in world units, of a knot that spans about 1.4
+FAR = 0.4  # from the knot's curve: no need to know how far
 CONFIG = TripoSRConfig(  # the official config.yaml
     cond_image_size=512,
     tokenizer=TokenizerConfig(plane_size=32, num_channels=1024),
@@ -129,7 +130,8 @@ class KnotField(SceneField):
         return made
 
     def knot(self, points: Tensor) -> Tensor:
-        distance = torch.from_numpy(self._curve.query(points.numpy(), workers=-1)[0]).float()
+        found = self._curve.query(points.numpy(), distance_upper_bound=FAR, workers=-1)[0]
+        distance = torch.from_numpy(found).float()  # infinite beyond FAR
         return THRESHOLD * (STEEPNESS * (TUBE - distance)).clamp(-40, 40).exp()
 
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onelook.elementwise import map_steadily
+from onelook.nn.point_network import PointNetwork
 from onelook.nn.triplane import Axes, Triplane, TriplaneField
 
 AXES: Axes = ((0, 1), (0, 2), (2, 1))  # the planes lie along xy, xz, zy
@@ -48,10 +49,7 @@ class NerfHead(nn.Module):
 
 @dataclass(frozen=True)
 class ShapeField:
-    """A mesh model's heads on one object's planes (3, C, S, S); points in object space.
-
-    The fields hold tensors of their own; `weights` needs the heads where they are.
-    """
+    """A mesh model's heads on one object's planes (3, C, S, S); points in object space."""
 
     planes: Tensor
     heads: MeshHeads
@@ -71,10 +69,8 @@ class ShapeField:
     def weights(self, points: Tensor, corners: Tensor) -> Tensor:
         """points (N, 3), corners (K, 8) as rows of these -> raw weights (K, 21)."""
         features = self._triplane.features(points)
-        parts = [
-            self.heads.net_weight(features[part].flatten(1).float())
-            for part in corners.split(_CELLS)
-        ]
+        network = PointNetwork(self.heads.net_weight)
+        parts = [network(features[some].flatten(1)) for some in corners.split(_CELLS)]
         return WEIGHT_FACTOR * torch.cat(parts)
 
     def colors(self) -> ColorField:

@@ -42,7 +42,7 @@ class TripoSRBackend:
     ) -> Surface:
         """Cut-out -> surface with the triplane's colours, +Y up, front +Z.
 
-        Attaches "nerf_video" (mp4, webm, gif or webp, by its path's ending) and "nerf_frames" (a
+        Attaches "nerf_video" (mp4, webm, gif or webp, by its path's ending) and "frames_file" (a
         ZIP of PNGs). Raises ForegroundError for a cut-out without a subject, GenerationError when a
         stage gives nothing usable.
         """
@@ -65,7 +65,7 @@ class TripoSRBackend:
             frame.enter(vertices),
             sample.mesh.faces.cpu().numpy().astype(np.int32),
             TriplaneAppearance(sample.field.colors, frame, self.pipeline.device),
-            {"nerf_video": film.write_film, "nerf_frames": film.write_frames},
+            {"nerf_video": film.write_film, "frames_file": film.write_frames},
         )
 
 

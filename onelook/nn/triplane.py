@@ -17,12 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from onelook.nn.point_network import PointNetwork
+
 # Which coordinates each plane is looked up at: (along its columns, along its rows).
 Axes = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 _POINTS = 65_536  # at a time on a CPU: their weights and features stay in its cache
 _DEVICE_POINTS = 1 << 20  # at a time on a GPU
-_ELEMENTS = 32_768  # of an activation, few enough for torch to give them to one thread, see below
 
 
 @dataclass(frozen=True)
@@ -69,29 +70,23 @@ class Triplane:
 
 
 class TriplaneField:
-    """A network of linear layers with one kind of activation between them, read at points.
+    """A `PointNetwork` on a triplane's features, its first layer worked out for all texels.
 
     Holds tensors of its own: planes and network may leave the device.
     """
 
     def __init__(self, triplane: Triplane, network: nn.Sequential):
-        """network: Linear, activation, Linear, ..., Linear; its input the triplane's features."""
-        layers = [layer for layer in network if isinstance(layer, nn.Linear)]
-        self._activate = _in_place(network[1])
-        first = layers[0].weight.float().unflatten(1, (3, -1))  # (W, 3, C)
+        """network: see `PointNetwork`; its inputs are the triplane's features."""
+        first = network[0].weight.float().unflatten(1, (3, -1))  # (W, 3, C)
         planes = triplane.texels.unflatten(0, (3, -1))
         folded = torch.einsum("pnc,wpc->pnw", planes, first).flatten(0, 1).contiguous()
         self._triplane = Triplane(folded, triplane.side, triplane.axes, triplane.reach)
-        self._first_bias = layers[0].bias.float().clone()
-        self._layers = [
-            (layer.weight.float().t().contiguous(), layer.bias.float().clone())
-            for layer in layers[1:]
-        ]
-        self.width = self._layers[-1][0].shape[1]
+        self._bias = network[0].bias.detach().float().clone()
+        self._network = PointNetwork(network)
 
     @property
     def device(self) -> torch.device:
-        return self._first_bias.device
+        return self._bias.device
 
     @property
     def side(self) -> int:
@@ -104,28 +99,14 @@ class TriplaneField:
         at_once: points worked on together, 0 for a choice of ours; the result does not depend on
         it.
         """
-        is_host = points.device.type == "cpu"
-        at_once = at_once or (_POINTS if is_host else _DEVICE_POINTS)
-        out = torch.empty(len(points), self.width, device=points.device)
+        at_once = at_once or (_POINTS if points.device.type == "cpu" else _DEVICE_POINTS)
+        out = torch.empty(len(points), self._network.width, device=points.device)
         for first in range(0, len(points), at_once):
             part = slice(first, first + at_once)
             rows, shares = self._triplane.look_up(points[part])
             hidden = _weighted_sum(self._triplane.texels, rows.flatten(1), shares.flatten(1))
-            self._run(hidden.add_(self._first_bias), out[part], is_host)
+            out[part] = self._network.finish(hidden.add_(self._bias))
         return out
-
-    def _run(self, hidden: Tensor, out: Tensor, is_host: bool) -> None:
-        """All but the first layer: hidden (n, W), which is spent, -> out (n, width).
-
-        torch rounds an approximated activation otherwise at the end of each thread's share; so on
-        a CPU there are only blocks too small to be shared, of a whole number of vectors.
-        """
-        step = max(16, _ELEMENTS // hidden.shape[1]) if is_host else max(len(hidden), 1)
-        for start in range(0, len(hidden), step):
-            block = hidden[start : start + step]
-            for weight, bias in self._layers:
-                block = torch.addmm(bias, self._activate(block), weight)
-            out[start : start + step] = block
 
 
 def sample_planes(planes: Tensor, points: Tensor, axes: Axes) -> Tensor:
@@ -141,11 +122,3 @@ def sample_planes(planes: Tensor, points: Tensor, axes: Axes) -> Tensor:
 def _weighted_sum(table: Tensor, rows: Tensor, shares: Tensor) -> Tensor:
     """table (T, C), rows and shares (n, k) -> (n, C), each summed in the order of its rows."""
     return F.embedding_bag(rows, table, per_sample_weights=shares, mode="sum")
-
-
-def _in_place(activation: nn.Module):
-    if isinstance(activation, nn.ReLU):
-        return torch.relu_
-    if isinstance(activation, nn.SiLU):
-        return lambda x: F.silu(x, inplace=True)
-    raise ValueError(f"the activation must be ReLU or SiLU, got {type(activation).__name__}")

@@ -7,7 +7,7 @@ from helpers.geometry import is_closed_and_oriented, signed_volume
 from helpers.instantmesh_cases import tiny_config
 from helpers.parity import Parity
 
-from instantmesh_backend import extract_mesh as extraction
+from instantmesh_backend.cameras import view_cameras
 from instantmesh_backend.decoder_heads import AXES, MeshHeads, ShapeField
 from instantmesh_backend.extract_mesh import (
     displacement,
@@ -228,6 +228,7 @@ def test_field_of_a_point_depends_on_that_point_alone(load_case):
         assert torch.equal(field(points, at_once=999), got)
         some = torch.arange(0, len(points), 7)
         assert torch.equal(field(points[some]), got[some])
+        assert torch.equal(field(points[-3:]), got[-3:])
         before = torch.get_num_threads()
         try:
             torch.set_num_threads(3)
@@ -236,10 +237,29 @@ def test_field_of_a_point_depends_on_that_point_alone(load_case):
             torch.set_num_threads(before)
 
 
+@torch.inference_mode()
+def test_any_number_of_threads_gives_the_same_bytes(load_case):
+    case = Parity(load_case("instantmesh/extract_mesh_tiny"))
+    model = seeded_model(case)
+    images = torch.rand(1, 6, 3, 40, 40, generator=torch.Generator().manual_seed(1))
+    made, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            planes = model.forward_planes(images, view_cameras())
+            made.append((planes, extract_mesh(model, case["planes"])))
+    finally:
+        torch.set_num_threads(before)
+    (planes, mesh), (other_planes, other) = made
+    assert torch.equal(planes, other_planes)
+    for name in ("vertices", "faces", "vertex_colors"):
+        assert torch.equal(getattr(mesh, name), getattr(other, name))
+
+
 def test_weights_are_asked_in_parts(load_case, monkeypatch):
     case = Parity(load_case("instantmesh/extract_mesh_tiny"))
     model = seeded_model(case)
     whole = extract_mesh(model, case["planes"])
     monkeypatch.setattr("instantmesh_backend.decoder_heads._CELLS", 50)
-    parts = extraction.extract_mesh(model, case["planes"])
+    parts = extract_mesh(model, case["planes"])
     torch.testing.assert_close(parts.vertices, whole.vertices, rtol=0, atol=1e-6)

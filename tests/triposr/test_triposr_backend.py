@@ -151,7 +151,7 @@ def test_film_and_its_frames(backend, tmp_path):
 
 
 def test_film_is_attached(surface):
-    assert set(surface.attachments) == {"nerf_video", "nerf_frames"}
+    assert set(surface.attachments) == {"nerf_video", "frames_file"}
 
 
 def test_two_processes_give_the_same_bytes(folder, surface):
