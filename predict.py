@@ -23,6 +23,7 @@ class Output(BaseModel):
     contact_sheet: Optional[Path] = None
     gaussian_file: Optional[Path] = None
     views_image: Optional[Path] = None
+    frames_file: Optional[Path] = None
 
 
 class Predictor(BasePredictor):
@@ -44,7 +45,7 @@ class Predictor(BasePredictor):
         model: str = Input(
             description="System that makes the shape. auto takes the best one whose weights are on this machine and that fits its device; relief is an instant preview that needs no weights.",
             default="auto",
-            choices=["auto", "trellis", "instantmesh", "relief"],
+            choices=["auto", "trellis2", "trellis", "instantmesh", "triposr", "relief"],
         ),
         seed: int = Input(
             description="Seed of every random number: same seed, same device, same files. relief has no randomness and ignores it.",
@@ -160,6 +161,10 @@ class Predictor(BasePredictor):
             ge=0,
             le=1048576,
         ),
+        remesh: bool = Input(
+            description="Rebuild the surface as one closed skin before simplifying: watertight, and slower. TRELLIS.2 only; others ignore it.",
+            default=False,
+        ),
         decimation_target: int = Input(
             description="Most faces the model may have; used when quality is custom.",
             default=1000000,
@@ -211,6 +216,11 @@ class Predictor(BasePredictor):
             default="mp4",
             choices=["mp4", "gif", "webp", "webm"],
         ),
+        video_source: str = Input(
+            description="What the video shows: mesh is the model as it is delivered; nerf the model's own field, in 30 views. TripoSR only has one; of others the mesh is shown.",
+            default="mesh",
+            choices=["mesh", "nerf"],
+        ),
         return_preview: bool = Input(
             description="Also return one picture of the model on a transparent background (PNG, 512 pixels).",
             default=False,
@@ -225,6 +235,10 @@ class Predictor(BasePredictor):
         ),
         generate_views: bool = Input(
             description="Also return the six views that the model is made from in one picture (PNG). InstantMesh only; others make none.",
+            default=False,
+        ),
+        generate_frames: bool = Input(
+            description="Also return 30 views of the model's own field as PNG pictures (ZIP). TripoSR only; others make none.",
             default=False,
         ),
     ) -> Output:

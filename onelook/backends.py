@@ -65,6 +65,12 @@ class BackendEntry:
     takes_views: bool = False
 
 
+def _load_trellis2(setup: Setup) -> Backend:
+    from trellis2_backend.backend import Trellis2Backend
+
+    return Trellis2Backend(setup)
+
+
 def _load_trellis(setup: Setup) -> Backend:
     from trellis_backend.backend import TrellisBackend
 
@@ -77,6 +83,12 @@ def _load_instantmesh(setup: Setup) -> Backend:
     return InstantMeshBackend(setup)
 
 
+def _load_triposr(setup: Setup) -> Backend:
+    from triposr_backend.backend import TripoSRBackend
+
+    return TripoSRBackend(setup)
+
+
 def _load_relief(setup: Setup) -> Backend:
     from relief_backend.pipeline import ReliefBackend
 
@@ -84,6 +96,13 @@ def _load_relief(setup: Setup) -> Backend:
 
 
 BACKENDS: dict[str, BackendEntry] = {
+    "trellis2": BackendEntry(
+        "TRELLIS.2-4B: mesh with a PBR material per voxel",
+        _load_trellis2,
+        modules=("torch", "safetensors", "transformers"),
+        weights=("trellis2",),
+        device_memory_gb=6.0,
+    ),
     "trellis": BackendEntry(
         "TRELLIS-image-large: mesh coloured by its Gaussians",
         _load_trellis,
@@ -98,6 +117,13 @@ BACKENDS: dict[str, BackendEntry] = {
         modules=("torch", "safetensors", "transformers", "diffusers", "yaml"),
         weights=("instantmesh-large",),
         device_memory_gb=6.0,
+    ),
+    "triposr": BackendEntry(
+        "TripoSR: a triplane in one pass, its mesh and colours",
+        _load_triposr,
+        modules=("torch", "safetensors", "yaml"),
+        weights=("triposr",),
+        device_memory_gb=4.0,
     ),
     "relief": BackendEntry("instant preview: the silhouette inflated, no weights", _load_relief),
 }

@@ -24,6 +24,7 @@ FILE_MEANINGS = {
     "contact_sheet": "eight views",
     "gaussian_file": "3D Gaussians",
     "views_image": "six views",
+    "frames_file": "views of the field",
 }
 
 
@@ -106,7 +107,7 @@ def _generate_parser() -> argparse.ArgumentParser:
         prog="onelook",
         usage="onelook IMAGE... -o OUT [options]",
         description="One picture in, a textured 3D asset out: GLB, turntable video, cut-out.",
-        epilog="Commands: onelook doctor | render | warmup | weights (each with --help).",
+        epilog=f"Commands: onelook {' | '.join(sorted(COMMANDS))} (each with --help).",
         allow_abbrev=False,
     )
     parser.add_argument("pictures", nargs="+", type=Path, metavar="IMAGE", help="picture files")
@@ -206,6 +207,25 @@ def render_command(argv: list[str]) -> int:
     return run(arguments)
 
 
+def texture_command(argv: list[str]) -> int:
+    """Paint an existing mesh after a picture of it."""
+    from onelook.texture_command import OPTIONS, add_arguments, run
+
+    parser = argparse.ArgumentParser(
+        prog="onelook texture",
+        description="Paint an existing mesh after a picture of it, with TRELLIS.2.",
+        allow_abbrev=False,
+    )
+    add_arguments(parser)
+    group = parser.add_argument_group("options")
+    for option in option_fields():
+        if option.name in OPTIONS:
+            _add_option(group, option)
+    arguments = _parse(parser, argv)
+    signal.signal(signal.SIGTERM, _terminate)
+    return run(arguments)
+
+
 def doctor_command(argv: list[str]) -> int:
     """Say what is installed here and what is missing."""
     argparse.ArgumentParser(
@@ -232,6 +252,7 @@ def weights_command(argv: list[str]) -> int:
 COMMANDS = {
     "doctor": doctor_command,
     "render": render_command,
+    "texture": texture_command,
     "warmup": warmup_command,
     "weights": weights_command,
 }

@@ -13,7 +13,7 @@ import resource
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -46,6 +46,7 @@ ASSET_SHARES = {  # of the time of a run, beside the backend's own; only for the
 ATTACHMENTS = {  # output -> the option that asks for it, and how its file's name ends
     "gaussian_file": ("generate_gaussian", "_gaussians.ply"),
     "views_image": ("generate_views", "_views.png"),
+    "frames_file": ("generate_frames", "_frames.zip"),
 }
 OUTPUTS = (
     "no_background_image",
@@ -55,6 +56,7 @@ OUTPUTS = (
     "contact_sheet",
     *ATTACHMENTS,
 )
+NERF_VIDEO = "nerf_video"  # attachment: the film that video_source nerf asks for
 SMALLEST_FILM = 256  # pixels a side
 MOST_VIEWS = 8  # further pictures of one object
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -181,13 +183,23 @@ class Engine:
             if asset is None:
                 with report.step("lay out"):
                     asset = textured(model, self.device)
-            files |= self._take_pictures(asset, options, folder, name, report)
+            own_film = surface.attachments.get(NERF_VIDEO)
+            files |= self._take_pictures(asset, own_film, options, folder, name, report)
         return files
 
     def _take_pictures(
-        self, asset: Asset, options: Options, folder: Path, name: str, report: Report
+        self,
+        asset: Asset,
+        own_film: Callable[[Path], None] | None,
+        options: Options,
+        folder: Path,
+        name: str,
+        report: Report,
     ) -> dict[str, Path]:
-        """Preview, contact sheet and film of one scene, as far as they are asked for."""
+        """Preview, contact sheet and film of one scene, as far as they are asked for.
+
+        own_film: writes the film of the model's own field, where it has one.
+        """
         from onelook.foreground.png import write_png
         from onelook.render.film import FILM_SUFFIXES, write_turntable
         from onelook.render.scene import RenderScene
@@ -211,7 +223,13 @@ class Engine:
                     scene, files["video"], size=size, format=options.video_format, report=report
                 )
 
+            if options.video_source == "nerf" and own_film is None:
+                model = report.figures["model"]
+                report.note(f"video_source nerf is ignored: {model} has no field to film")
             with report.step("video"):
+                if options.video_source == "nerf" and own_film is not None:
+                    own_film(files["video"])
+                    return files
                 Capped(report, self._step_seconds)(
                     lambda: film(options.video_size),
                     lambda: film(SMALLEST_FILM),
@@ -242,7 +260,8 @@ def _refuse_the_impossible(options: Options, view_count: int) -> None:
     if not (options.needs_surface or options.return_no_background):
         raise OptionError(
             "nothing to do: turn on generate_model, generate_video, return_no_background,"
-            " return_preview, return_contact_sheet, generate_gaussian or generate_views"
+            " return_preview, return_contact_sheet, generate_gaussian, generate_views or"
+            " generate_frames"
         )
     is_draco = options.format == "glb" and options.geometry_compression == "draco"
     if is_draco and not options.bake_texture:

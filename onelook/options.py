@@ -54,7 +54,7 @@ class Options:
         "auto",
         "System that makes the shape. auto takes the best one whose weights are on this machine and"
         " that fits its device; relief is an instant preview that needs no weights.",
-        choices=("auto", "trellis", "instantmesh", "relief"),
+        choices=("auto", "trellis2", "trellis", "instantmesh", "triposr", "relief"),
     )
     seed: int = _option(
         42,
@@ -149,6 +149,11 @@ class Options:
         0,
         1_048_576,
     )
+    remesh: bool = _option(
+        False,
+        "Rebuild the surface as one closed skin before simplifying: watertight, and slower."
+        " TRELLIS.2 only; others ignore it.",
+    )
     decimation_target: int = _option(
         1_000_000,
         "Most faces the model may have; used when quality is custom.",
@@ -202,6 +207,12 @@ class Options:
         " animations gif and webp 20.",
         choices=("mp4", "gif", "webp", "webm"),
     )
+    video_source: str = _option(
+        "mesh",
+        "What the video shows: mesh is the model as it is delivered; nerf the model's own field, in"
+        " 30 views. TripoSR only has one; of others the mesh is shown.",
+        choices=("mesh", "nerf"),
+    )
     return_preview: bool = _option(
         False, "Also return one picture of the model on a transparent background (PNG, 512 pixels)."
     )
@@ -219,6 +230,12 @@ class Options:
         " only; others make none.",
     )
 
+    generate_frames: bool = _option(
+        False,
+        "Also return 30 views of the model's own field as PNG pictures (ZIP). TripoSR only; others"
+        " make none.",
+    )
+
     @property
     def needs_asset(self) -> bool:
         """Whether any output needs the 3D asset, not only the picture."""
@@ -232,7 +249,8 @@ class Options:
     @property
     def needs_surface(self) -> bool:
         """Whether any output needs a backend."""
-        return self.needs_asset or self.generate_gaussian or self.generate_views
+        own = (self.generate_gaussian, self.generate_views, self.generate_frames)
+        return self.needs_asset or any(own)
 
     @property
     def face_budget(self) -> int:

@@ -23,7 +23,7 @@ from PIL import Image
 
 from onelook.asset.mesh_parts import read_parts
 from onelook.backends import BACKENDS, BackendEntry, choose_backend
-from onelook.engine import Engine
+from onelook.engine import ATTACHMENTS, Engine
 from onelook.errors import (
     ForegroundError,
     OptionError,
@@ -59,7 +59,7 @@ def test_files_are_where_the_result_says(run):
         "no_background_image": folder / "mushroom_no_background.png",
         "video": folder / "mushroom.mp4",
         "model_file": folder / "mushroom.glb",
-        **dict.fromkeys(("preview_image", "contact_sheet", "gaussian_file", "views_image")),
+        **dict.fromkeys(("preview_image", "contact_sheet", *ATTACHMENTS)),
     }
     made = {key: path for key, path in result.files.items() if path}
     assert sorted(folder.iterdir()) == sorted(made.values())
@@ -115,6 +115,7 @@ def test_every_output_in_the_format_asked_for(engine, tmp_path):
         "contact_sheet": tmp_path / "a.b_contact_sheet.png",
         "gaussian_file": None,
         "views_image": None,
+        "frames_file": None,
     }
     assert sorted(tmp_path.iterdir()) == sorted(filter(None, result.files.values()))
     with zipfile.ZipFile(tmp_path / "a.b.zip") as archive:
@@ -213,7 +214,7 @@ ONE_CORE_RUN = """
 import hashlib, os, sys
 from pathlib import Path
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-from onelook.engine import Engine
+from onelook.engine import ATTACHMENTS, Engine
 from onelook.options import Options
 options = Options(decimation_target=1000, texture_size=256, generate_video=False)
 result = Engine(device="cpu").generate(Path(sys.argv[1]), options, Path(sys.argv[2]))
@@ -291,13 +292,17 @@ def test_engine_works_on_after_a_failure(engine, tmp_path):
 
 
 def test_what_the_model_cannot_use_or_give_is_said(engine, tmp_path):
-    options = Options(**{**vars(SMALL), "generate_gaussian": True, "generate_views": True})
+    wish = {"generate_gaussian": True, "generate_views": True, "generate_frames": True}
+    wish |= {"generate_video": True, "video_source": "nerf", "video_size": 256}
+    options = Options(**{**vars(SMALL), **wish})
     report = Report()
     result = engine.generate(PICTURE, options, tmp_path, report=report, images=[PICTURE])
     assert result.files["gaussian_file"] is None and result.files["views_image"] is None
     said = " ".join(report.notes)
     assert "images is ignored" in said
-    assert "generate_gaussian is ignored" in said and "generate_views is ignored" in said
+    for option in wish.keys() - {"generate_video", "video_size"}:
+        assert f"{option} {'nerf ' * (option == 'video_source')}is ignored" in said
+    assert result.files["video"].suffix == ".mp4"
     assert result.metrics["pictures"] == 1
 
 

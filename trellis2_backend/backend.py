@@ -34,6 +34,7 @@ class Trellis2Backend:
         "decode_shape": 6,
         "decode_texture": 6,
         "mesh": 2,
+        "remesh": 20,
     }
 
     def __init__(self, setup: Setup):
@@ -62,7 +63,13 @@ class Trellis2Backend:
             "resolution": sample.resolution,
             **self.pipeline.residency.metrics(),
         }
-        return surface_of(sample, self._device)
+        surface = surface_of(sample, self._device)
+        if options.remesh:
+            from trellis2_backend.remesh import remeshed
+
+            with report.step("remesh"):
+                surface = remeshed(surface, sample.resolution, device=self._device)
+        return surface
 
 
 def order_of(options: Options, settings: Settings) -> Order:

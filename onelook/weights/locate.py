@@ -42,9 +42,24 @@ def weights_dir() -> Path:
 def missing_weights(names: Iterable[str]) -> list[str]:
     """Those of the named checkpoints (or a model's checkpoints) that are not complete here.
 
-    Raises WeightsError for a name that the manifest does not have.
+    What the official pipeline borrows from another repository is not missed where the one that was
+    found brings its own. Raises WeightsError for a name that the manifest does not have.
     """
-    return [name for name in expand_names(names) if _find(checkpoint(name), None)[0] is None]
+    found = {name: _find(checkpoint(name), None)[0] for name in expand_names(names)}
+    missing = [name for name, folder in found.items() if folder is None]
+    if any(checkpoint(name).layout == "pair" for name in missing) and _is_whole(found):
+        return [name for name in missing if checkpoint(name).layout != "pair"]
+    return missing
+
+
+def _is_whole(found: dict[str, Path | None]) -> bool:
+    """Whether a pipeline was found, and all models of each that was lie in its own folder."""
+    pipelines = [
+        read_pipeline(folder)
+        for name, folder in found.items()
+        if folder is not None and checkpoint(name).layout == "pipeline"
+    ]
+    return bool(pipelines) and all(len(one.own_stems()) == len(one.models) for one in pipelines)
 
 
 def available_models() -> set[str]:

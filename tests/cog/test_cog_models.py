@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from helpers.cog_server import CogServer, data_url, decode_data_url
 from helpers.gltf_check import check_glb
 from helpers.instantmesh_checkpoint import write_all
 from helpers.pictures import mushroom_png
+from helpers.trellis2_checkpoint import write_dino3, write_trellis2
 from helpers.trellis_checkpoint import write_dino, write_trellis
+from helpers.triposr_checkpoint import write_triposr
 from PIL import Image
 
 PICTURE = data_url(mushroom_png())
@@ -30,6 +33,9 @@ def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     zero123plus, instantmesh = write_all(folder / "instantmesh")
     places = {
+        "ONELOOK_TRELLIS2_WEIGHTS": write_trellis2(folder / "trellis2"),
+        "ONELOOK_DINOV3_VITL16_WEIGHTS": write_dino3(folder / "dino3"),
+        "ONELOOK_TRIPOSR_WEIGHTS": write_triposr(folder / "triposr"),
         "ONELOOK_ZERO123PLUS_V1_2_WEIGHTS": zero123plus,
         "ONELOOK_INSTANTMESH_LARGE_WEIGHTS": instantmesh,
         "ONELOOK_INSTANTMESH_UNET_WEIGHTS": instantmesh,
@@ -67,6 +73,30 @@ def test_instantmesh_makes_a_model_and_shows_its_views(models, tmp_path):
     views = Image.open(io.BytesIO(decode_data_url(answer["output"]["views_image"])[1]))
     assert views.width * 3 == views.height * 2  # three rows of two squares
     assert answer["metrics"]["seconds"]["views"] > 0
+
+
+@pytest.mark.parametrize("pipeline_type", ["512", "1024_cascade"])
+def test_trellis2_makes_a_model(models, tmp_path, pipeline_type):
+    steps = {"shape_slat_steps": 2, "tex_slat_steps": 2, "pipeline_type": pipeline_type}
+    answer = models.predict(PICTURE, model="trellis2", **SMALL, **steps).body
+    assert answer["status"] == "succeeded", answer["error"]
+    (tmp_path / "model.glb").write_bytes(decode_data_url(answer["output"]["model_file"])[1])
+    glb = check_glb(tmp_path / "model.glb")
+    assert "metallic_roughness" in glb.images
+    assert answer["metrics"]["resolution"] == {"512": 512, "1024_cascade": 1024}[pipeline_type]
+    assert answer["metrics"]["watertight"] is True
+
+
+def test_triposr_makes_a_model_and_films_its_field(models, tmp_path):
+    wish = {"mc_resolution": 48, "bake_texture": False, "generate_frames": True}
+    film = {"generate_video": True, "video_source": "nerf", "video_format": "gif"}
+    answer = models.predict(PICTURE, model="triposr", **(SMALL | wish | film)).body
+    assert answer["status"] == "succeeded", answer["error"]
+    output = {name: decode_data_url(text)[1] for name, text in answer["output"].items() if text}
+    assert set(output) == {"model_file", "video", "frames_file"}
+    assert len(trimesh.load(io.BytesIO(output["model_file"]), file_type="glb").geometry) == 1
+    assert Image.open(io.BytesIO(output["video"])).n_frames == 30
+    assert len(zipfile.ZipFile(io.BytesIO(output["frames_file"])).namelist()) == 30
 
 
 def test_a_failed_stage_is_told_and_the_next_request_works(models):

@@ -20,6 +20,7 @@ from helpers.cog_schema import (
     render,
 )
 
+from onelook.backends import BACKENDS
 from onelook.engine import MOST_VIEWS
 from onelook.options import option_fields
 
@@ -66,6 +67,7 @@ def test_every_output_may_be_null():
         "contact_sheet": "Optional[Path]",
         "gaussian_file": "Optional[Path]",
         "views_image": "Optional[Path]",
+        "frames_file": "Optional[Path]",
     }
 
 
@@ -104,7 +106,7 @@ def test_schema_says_what_a_client_may_send():
     }
     assert inputs["model"]["allOf"] == [{"$ref": "#/components/schemas/model"}]
     assert "type" not in inputs["model"]
-    assert schemas["model"]["enum"] == ["auto", "trellis", "instantmesh", "relief"]
+    assert schemas["model"]["enum"] == ["auto", *BACKENDS]
     assert schemas["Output"]["properties"]["video"] == {
         "title": "Video",
         "type": "string",

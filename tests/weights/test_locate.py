@@ -89,6 +89,23 @@ def test_a_named_pipeline_needs_what_its_own_file_lists(tmp_path, monkeypatch):
     assert checkpoint_folder("trellis2-4b", str(folder)) == folder
 
 
+def test_a_pipeline_that_borrows_nothing_needs_nothing_of_others(tmp_path, monkeypatch):
+    monkeypatch.setenv("ONELOOK_WEIGHTS", str(tmp_path / "none"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "none"))
+    monkeypatch.setenv("ONELOOK_TRELLIS2_WEIGHTS", str(tmp_path / "own"))
+    (tmp_path / "own" / "ckpts").mkdir(parents=True)
+    for ending in ("json", "safetensors"):
+        (tmp_path / "own" / "ckpts" / f"decoder.{ending}").touch()
+    for stem, missing in (
+        ("ckpts/decoder", ["dinov3-vitl16"]),
+        ("someone/else/ckpts/decoder", ["trellis-structure-decoder", "dinov3-vitl16"]),
+    ):
+        models = {"sparse_structure_decoder": stem}
+        content = {"name": "Trellis2ImageTo3DPipeline", "args": {"models": models}}
+        (tmp_path / "own" / "pipeline.json").write_text(json.dumps(content))
+        assert missing_weights(["trellis2"]) == missing
+
+
 @pytest.mark.parametrize(
     ("place", "message"),
     [
