@@ -154,7 +154,7 @@ class TripoSRConfig:
         try:
             size = content["cond_image_size"]
             return TripoSRConfig(
-                cond_image_size=_number("cond_image_size", size, int),
+                cond_image_size=_checked("cond_image_size", size, int),
                 image_tokenizer=_read(ImageTokenizerConfig, "image_tokenizer", content),
                 tokenizer=_read(TokenizerConfig, "tokenizer", content),
                 backbone=_read(BackboneConfig, "backbone", content),
@@ -178,14 +178,14 @@ def _read(kind: type[T], part: str, content: Mapping[str, Any]) -> T:
     values = {}
     for name, value in section.items():
         kind_of_value = {"int": int, "float": float, "str": str}[str(known[name].type)]
-        values[name] = _number(f"{part}.{name}", value, kind_of_value)
+        values[name] = _checked(f"{part}.{name}", value, kind_of_value)
     try:
         return kind(**values)
     except TypeError as error:
         raise ValueError(f"{part} lacks an entry ({error})") from error
 
 
-def _number(name: str, value: Any, kind: type) -> Any:
+def _checked(name: str, value: Any, kind: type) -> Any:
     """value as `kind`: a whole number above 0, a number, or text."""
     good = {int: int, float: (int, float), str: str}[kind]
     is_good = isinstance(value, good) and not isinstance(value, bool)

@@ -17,7 +17,7 @@ from PIL import Image
 from onelook.files import replacing
 from onelook.render.film import FPS
 from onelook.render.video import write_animation, write_video
-from triposr_backend.renderer import SIZE, VIEWS, orbit_rays, render_rays
+from triposr_backend.renderer import SIZE, VIEWS, Occupancy, orbit_rays, render_rays
 from triposr_backend.scene_field import SceneField
 
 Array = np.ndarray
@@ -37,10 +37,11 @@ class NerfFilm:
     @cached_property
     def frames(self) -> list[Array]:
         """F pictures (H, W, 3) uint8 on white, cut off and not rounded."""
+        field, occupancy = self._field, Occupancy.of(self._field)
         rays = orbit_rays(self._views, self._size, self._size)
         pictures = (
-            render_rays(self._field, *(one.to(self._field.device) for one in view))
-            for view in zip(*rays, strict=True)
+            render_rays(field, origins.to(field.device), directions.to(field.device), occupancy)
+            for origins, directions in zip(*rays, strict=True)
         )
         return [(255 * rgb).to(torch.uint8).cpu().numpy() for rgb in pictures]
 

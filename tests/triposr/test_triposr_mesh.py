@@ -18,7 +18,7 @@ from triposr_backend.backend import TO_CANONICAL
 from triposr_backend.config import DecoderConfig, RendererConfig
 from triposr_backend.extract_mesh import extract_mesh, grid_axis
 from triposr_backend.preparation import over_grey
-from triposr_backend.renderer import clip_to_box, orbit_rays, render_rays
+from triposr_backend.renderer import Occupancy, clip_to_box, orbit_rays, render_rays
 from triposr_backend.scene_field import AXES, SceneField
 from triposr_backend.scene_model import Decoder
 
@@ -200,6 +200,20 @@ class TestBall:
             torch.set_num_threads(before)
         for name in ("vertices", "faces", "vertex_colors"):
             assert torch.equal(getattr(mesh, name), getattr(expected, name))
+
+    def test_pictures_are_the_same_where_empty_space_is_left_out(self):
+        field, rays = ball_field(), orbit_rays(3, 32, 32, elevation=20)
+        asked = []
+        raw = field.raw
+        field.raw = lambda points: asked.append(len(points)) or raw(points)
+        whole, asked_whole = render_rays(field, *rays), sum(asked)
+        occupancy = Occupancy.of(field)
+        asked.clear()
+        quick = render_rays(field, *rays, occupancy)
+        assert (whole - quick).abs().max() < 1 / 255
+        assert sum(asked) < asked_whole / 2
+        assert asked_whole < 3 * 32 * 32 * 64  # rays end in the ball
+        assert 0.02 < occupancy.is_filled.float().mean() < 0.4
 
     def test_pictures_show_a_disc_on_white(self):
         rgb = render_rays(ball_field(), *orbit_rays(2, 48, 48))
