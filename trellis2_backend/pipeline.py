@@ -265,10 +265,11 @@ class _Run(Request):
         decoder = self.networks["shape_decoder"]
         grids = decoder.dual_grids(out, latents.resolution)
         lengths = latents.shape.voxels.lengths
-        try:
-            meshes = [dual_grid_to_mesh(grid) for grid in grids]
-        except SurfaceError as error:
-            self.fail("decode_shape", str(error), error)
+        with self.report.step("mesh"):
+            try:
+                meshes = [dual_grid_to_mesh(grid) for grid in grids]
+            except SurfaceError as error:
+                self.fail("decode_shape", str(error), error)
         parts = zip(meshes, grids, attributes, lengths, strict=True)
         return [
             Sample(mesh, grid.coords, rows, latents.resolution, tokens)

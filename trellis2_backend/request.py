@@ -32,9 +32,9 @@ from trellis2_backend.sampler import (
     spread_of_rows,
 )
 
-# What a stage computes with besides weights, by arithmetic for 49,152 tokens (of the "512" flows
-# 10,000): activations, and the condition's keys and values.
-WORKING_BYTES = {"1024": 2_500_000_000, "512": 1_000_000_000, "decode": 2_500_000_000}
+# What a stage computes with besides weights: flows at 49,152 tokens, those called "512" at 10,000,
+# with guidance and what they keep of the condition, as a test works out; decoders by estimate.
+WORKING_BYTES = {"1024": 2_700_000_000, "512": 800_000_000, "decode": 2_500_000_000}
 
 
 class Encoder(Protocol):

@@ -46,12 +46,15 @@ class HeadRMSNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(heads, width))
 
     def forward(self, x: Tensor) -> Tensor:
+        return _by_rows(self._norm, x, axes=2)
+
+    def over(self, x: Tensor) -> Tensor:
+        """The same, written over x: for inference."""
+        return _by_rows(self._norm, x, axes=2, over=True)
+
+    def _norm(self, x: Tensor) -> Tensor:
         scale = self.gamma.float() * x.shape[-1] ** 0.5
-
-        def norm(rows: Tensor) -> Tensor:
-            return (F.normalize(rows.float(), dim=-1) * scale).to(x.dtype)
-
-        return _by_rows(norm, x, axes=2)
+        return (F.normalize(x.float(), dim=-1) * scale).to(x.dtype)
 
 
 class RowGroupNorm(nn.Module):
@@ -95,7 +98,11 @@ def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tenso
     return torch.addcmul(shift, layer_norm(x, eps), 1 + scale)
 
 
-def _by_rows(norm: Callable[[Tensor], Tensor], x: Tensor, axes: int = 1) -> Tensor:
+def _by_rows(
+    norm: Callable[[Tensor], Tensor], x: Tensor, axes: int = 1, over: bool = False
+) -> Tensor:
     """`norm(x)` in pieces; a row is the last `axes` axes of x. Two copies of a piece in float32."""
     rows = x.flatten(0, -1 - axes)
-    return in_pieces(norm, rows, row_bytes=8 * rows.shape[1:].numel()).view(x.shape)
+    row_bytes = 8 * rows.shape[1:].numel()
+    done = in_pieces(norm, rows, row_bytes=row_bytes, out=rows if over else None)
+    return done.view(x.shape)

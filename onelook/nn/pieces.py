@@ -13,15 +13,17 @@ from torch import Tensor
 PIECE_BYTES = 256 * 2**20
 
 
-def in_pieces(work: Callable[..., Tensor], *tensors: Tensor, row_bytes: int) -> Tensor:
+def in_pieces(
+    work: Callable[..., Tensor], *tensors: Tensor, row_bytes: int, out: Tensor | None = None
+) -> Tensor:
     """`work(*tensors)`, on some rows at a time; work makes each row of its result from theirs.
 
-    tensors (T, ...). row_bytes: what work needs in between for each row.
+    tensors (T, ...). row_bytes: what work needs in between for each row. out: where the result is
+    written, which may be one of the tensors.
     """
     count, step = len(tensors[0]), max(1, PIECE_BYTES // row_bytes)
-    if count <= step:
+    if count <= step and out is None:
         return work(*tensors)
-    out = None
     for first in range(0, count, step):
         piece = work(*(rows[first : first + step] for rows in tensors))
         if out is None:

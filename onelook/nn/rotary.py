@@ -57,11 +57,10 @@ class Rotated:
         self.spread = layout.spread
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """As the layout's own, q and k (tokens, H, D) turned first."""
-        return self._layout.attend(self._turned(q), self._turned(k), v)
-
-    def _turned(self, x: Tensor) -> Tensor:
-        rows = x.flatten(0, -3)  # (T, H, D)
-        phases = self._phases.repeat(len(rows) // len(self._phases), 1)
-        bytes_in_float32 = 4 * rows.shape[1:].numel()
-        return in_pieces(rotate, rows, phases, row_bytes=2 * bytes_in_float32).view(x.shape)
+        """As the layout's own, q and k (tokens, H, D) turned first; they are written over."""
+        for x in (q, k):
+            rows = x.view(-1, *x.shape[-2:])  # (T, H, D)
+            phases = self._phases.repeat(len(rows) // len(self._phases), 1)
+            row_bytes = 8 * rows.shape[1:].numel()  # two copies in float32
+            in_pieces(rotate, rows, phases, row_bytes=row_bytes, out=rows)
+        return self._layout.attend(q, k, v)

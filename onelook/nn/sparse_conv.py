@@ -153,7 +153,8 @@ def _multiply_pairs(
     taps = weight.flatten(1, 3)  # (Cout, 27, Cin)
     out = bias.float().repeat(count, 1)
     for tap, (rows, sources) in enumerate(pairs):
-        out.index_add_(0, rows, (feats[sources] @ taps[:, tap].T).float())  # each row once
+        product = feats.index_select(0, sources) @ taps[:, tap].T
+        out.index_add_(0, rows, product.float())  # each row once
     return out.to(feats.dtype)
 
 

@@ -54,11 +54,12 @@ class SelfAttention(nn.Module):
         self.to_out = nn.Linear(channels, channels)
 
     def forward(self, tokens: Tensor, attend: Attend) -> Tensor:
-        """tokens (..., C) -> (..., C); attend: q, k, v (..., H, D) -> (..., H, D)."""
+        """tokens (..., C) -> (..., C); attend: q, k, v (..., H, D) -> (..., H, D), which may write
+        over q and k."""
         qkv = self.to_qkv(tokens).unflatten(-1, (3, self.heads, -1))
         q, k, v = qkv.unbind(-3)  # (..., H, D) each
         if self.has_qk_norm:
-            q, k = self.q_rms_norm(q), self.k_rms_norm(k)
+            q, k = self.q_rms_norm.over(q), self.k_rms_norm.over(k)
         return self.to_out(attend(q, k, v).flatten(-2))
 
 
@@ -81,7 +82,7 @@ class CrossAttention(nn.Module):
         k, v = condition.once(self, self._keys_and_values)
         q = self.to_q(tokens).unflatten(-1, (self.heads, -1))  # (..., H, D)
         if self.has_qk_norm:
-            q = self.q_rms_norm(q)
+            q = self.q_rms_norm.over(q)
         return self.to_out(layout.attend_to(q, k, v).flatten(-2))
 
     def of_one_token(self, condition: Condition) -> Tensor:

@@ -21,7 +21,7 @@ from onelook.weights.layouts import Pipeline
 from trellis2_backend.dual_grid import DualGrid
 from trellis2_backend.networks import NETWORKS, exact_keys
 from trellis2_backend.painting import PaintingPipeline
-from trellis2_backend.pipeline import Order, Trellis2Pipeline, quantised
+from trellis2_backend.pipeline import DECODING, Order, Trellis2Pipeline, quantised
 from trellis2_backend.sampler import SamplerParams
 from trellis2_backend.settings import TYPES, Normalization, Settings, read_settings
 
@@ -198,9 +198,8 @@ def test_a_picture_becomes_an_object(pipeline, name):
     assert torch.allclose(torch.from_numpy(used.min(0)), low, atol=margin)
     assert torch.allclose(torch.from_numpy(used.max(0)), high, atol=margin)
     assert sample.attributes[:, 5].min() > 0.99 and sample.attributes[:, :3].std() > 0.05
-    steps = ["condition", "structure", "shape", "texture", "decode_shape", "decode_texture"]
-    if "cascade" in name:
-        steps.insert(3, "upsample")
+    upsample = ["upsample"] * ("cascade" in name)
+    steps = ["condition", "structure", "shape", *upsample, "texture", *DECODING, "mesh"]
     assert list(report.seconds) == steps
 
 
