@@ -26,7 +26,7 @@ Density = Callable[[Tensor], Tensor]  # points (N, 3) -> (N,), above 0
 # A block is looked into when the level lies within this share of the range of the values around it
 # from the values at its own corners. Our choice: half is what a field that bends can hide.
 REACH = 0.5
-_LEAST = 1e-30  # densities are compared by their logarithms
+_LEAST, _MOST = 1e-30, 1e30  # densities are compared by their logarithms, which are finite
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def crossed_cells(density: Density, axis: Tensor, level: float, features: int) -
         coords = torch.nonzero(wanted)
         answers = density(places.at(coords, stride))
         queries += len(coords)
-        guide = (answers.clamp(min=_LEAST) / level).log()
+        guide = (answers.clamp(_LEAST, _MOST) / level).log()
         values = guide.new_empty(wanted.shape) if values is None else _doubled(values)
         values[tuple(coords.T)] = guide
         wanted = _points_of(_near_level(values))

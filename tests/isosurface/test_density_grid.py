@@ -48,6 +48,7 @@ def random_network(points):
 
 
 def same(found, wanted):
+    assert len(wanted.cells) > 100
     assert torch.equal(found.cells, wanted.cells)
     assert torch.equal(found.values, wanted.values)
 
@@ -98,6 +99,15 @@ def test_a_thread_between_the_first_looks_is_followed_to_its_end():
     found = crossed_cells(thread, axis, 1.0, 50)
     same(found, dense_cells(thread, axis, 1.0))
     assert found.cells[:, 0].min() < 10 and found.cells[:, 0].max() > 88
+
+
+def test_a_density_beyond_all_numbers_hides_nothing():
+    axis = torch.linspace(-0.5, 0.5, 65)
+
+    def ball(points):
+        return (4000 * (0.3 - points.norm(dim=1))).exp()  # 0 and infinite a step away
+
+    same(crossed_cells(ball, axis, 1.0, 16), dense_cells(ball, axis, 1.0))
 
 
 def test_no_surface_gives_no_cells():
