@@ -90,10 +90,11 @@ def test_canonical_space_is_the_demos_turned_round(load_case):
 def test_colours_of_a_texture(load_case):
     """The original's atlas: each texel asks for the colour of the point it stands for."""
     case = Parity(load_case("triposr/bake_texture"))
+    numbers = load_case("triposr/query_triplane").info["config"]  # of all cases' decoder
     planes = case["scene_code"]
     size, arrays = case.config["texture_resolution"], case.case.arrays
-    decoder = Decoder(DecoderConfig(in_channels=24, n_neurons=32, n_hidden_layers=3))
-    field = SceneField(planes, case.seed(decoder, "decoder."), RendererConfig(radius=0.87))
+    decoder = case.seed(Decoder(DecoderConfig(**numbers["decoder"])), "decoder.")
+    field = SceneField(planes, decoder, RendererConfig(**numbers["renderer"]))
     covered = arrays["positions_texture"][..., 3] > 0
     positions = torch.from_numpy(arrays["positions_texture"][..., :3][covered])
     got = field.colors(positions).numpy()
