@@ -162,18 +162,22 @@ class DownBlock(nn.Module):
 
     def forward(self, x: SparseTensor, subdivision: Subdivision) -> SparseTensor:
         """x (N', C) on the fine voxels -> (N, C') on the coarse ones."""
-        h = self.conv1(x.with_feats(F.silu(self.norm1(x.feats), inplace=True)))
-        beside = side_by_side(h.feats, subdivision.children)  # (N, C')
-        beside = F.silu(layer_norm(beside, EPS), inplace=True)
-        out = self.conv2(SparseTensor(beside, subdivision.coarse))
+        h = F.silu(self.norm1(x.feats), inplace=True)
+        h = convolve_at(
+            with_zero_row(h), x.voxels.neighbours, self.conv1.weight, self.conv1.bias
+        )  # (N', C' / 8)
+        h = F.silu(layer_norm(side_by_side(h, subdivision.children), EPS), inplace=True)
+        out = convolve_at(
+            with_zero_row(h), subdivision.coarse.neighbours, self.conv2.weight, self.conv2.bias
+        )
         padded = with_zero_row(x.feats)
 
         def mean(children: Tensor) -> Tensor:
             return padded[children].flatten(1).unflatten(1, (self.out_channels, -1)).mean(-1)
 
         row_bytes = 8 * x.feats.shape[1] * x.feats.element_size()
-        out.feats.add_(in_pieces(mean, subdivision.children, row_bytes=row_bytes))
-        return out
+        out += in_pieces(mean, subdivision.children, row_bytes=row_bytes)
+        return SparseTensor(out, subdivision.coarse)
 
 
 def side_by_side(feats: Tensor, children: Tensor) -> Tensor:

@@ -143,11 +143,11 @@ def write_trellis2(folder: Path, seed: int = 1, borrowed: Path | None = None) ->
     return folder
 
 
-def write_dino3(folder: Path, seed: int = 1) -> Path:
+def write_dino3(folder: Path, seed: int = 1, width: int = COND) -> Path:
     """Write a tiny DINOv3 as the hub has it; returns `folder`."""
     folder.mkdir(parents=True)
     config = DINOv3ViTConfig(
-        hidden_size=COND,
+        hidden_size=width,
         intermediate_size=2 * COND,
         num_hidden_layers=2,
         num_attention_heads=2,
