@@ -36,9 +36,10 @@ Update = dict[str, Any]
 class Events:
     """The page's handlers; an Update has the page's own names of what it changes."""
 
-    def __init__(self, maker: Maker, sessions: Sessions):
+    def __init__(self, maker: Maker, sessions: Sessions, max_waiting: int):
         self._maker = maker
         self._sessions = sessions
+        self._max_waiting = max_waiting
 
     def cut_out(self, visitor: str, picture: str | None, preprocess: bool) -> Update:
         """The picture without its background, as the models will see it."""
@@ -60,8 +61,12 @@ class Events:
         return {"cut_out": str(made.files["no_background_image"]), "status": ready}
 
     def begin(self, visitor: str) -> Update:
-        """The button was pressed; from now on the visitor may wait for a turn."""
-        self._sessions.of(visitor).is_waiting = True
+        """The button was pressed; from now on the visitor waits for a turn.
+
+        Raises gradio.Error, which the page shows, where too many wait already.
+        """
+        if not self._sessions.start_waiting(visitor, self._max_waiting):
+            raise gr.Error(_FULL, print_exception=False)
         return {"status": sentence_html("Waiting for a free place …"), **_buttons(is_running=True)}
 
     def generate(
@@ -98,16 +103,8 @@ class Events:
         An event of its own, because Gradio sends the last word of `generate` twice, and its viewer
         shows nothing when it is told the same file again while it still loads itself.
         """
-        session = self._sessions.of(visitor)
-        update = _buttons(is_running=False)
-        if session.is_waiting:  # Gradio did not even take it
-            session.is_waiting = False
-            update["status"] = sentence_html(
-                "Too many are waiting; try again in a minute.", "error"
-            )
-        elif session.made:
-            update |= _results(session.made)
-        return update
+        made = self._sessions.of(visitor).made
+        return (_results(made) if made else {}) | _buttons(is_running=False)
 
     def cancel(self, visitor: str) -> Update:
         """Stop the visitor's run, or take it out of the queue."""
@@ -116,7 +113,7 @@ class Events:
         session.stop()
         return {"status": sentence_html("Stopped."), **_buttons(is_running=False)}
 
-    def reuse_seed(self, seed: float) -> Update:
+    def reuse_seed(self, seed: str) -> Update:
         """The seed of the last run as the next one's."""
         return {"seed": int(seed), "randomize_seed": False}
 
@@ -156,7 +153,7 @@ def _results(made: Made) -> Update:
         "pictures": gr.update(value=list(map(str, pictures)), visible=bool(pictures)),
         "files": list(map(str, made.files.values())),
         "archive": gr.update(value=str(_archive(made)), interactive=True),
-        "seed_used": made.metrics.get("seed"),
+        "seed_used": str(made.metrics["seed"]),
         "reuse": gr.update(interactive=True),
     }
 

@@ -54,8 +54,9 @@ def build_page(maker: Maker, folder: Path, max_waiting: int = 16) -> gr.Blocks:
     gr.set_static_paths([files, *([EXAMPLES] if EXAMPLES.is_dir() else [])])
     with gr.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as page:
         parts = _lay_out()
-        _connect(page, parts, Events(maker, sessions))
-    page.queue(max_size=max_waiting, api_open=False)
+        _connect(page, parts, Events(maker, sessions, max_waiting))
+    # Gradio's own limit is for whoever does not go through the page.
+    page.queue(max_size=4 * max_waiting, api_open=False)
     return page
 
 
@@ -140,9 +141,7 @@ def _result_column() -> dict[str, Any]:
         parts["archive"] = gr.DownloadButton(
             "Download everything (ZIP)", interactive=False, elem_id="archive"
         )
-        parts["seed_used"] = gr.Number(
-            label="Seed used", interactive=False, precision=0, elem_id="seed-used"
-        )
+        parts["seed_used"] = gr.Textbox(label="Seed used", interactive=False, elem_id="seed-used")
         parts["reuse"] = gr.Button("Use this seed again", interactive=False, elem_id="reuse")
     return parts
 
@@ -188,8 +187,8 @@ def _connect(page: gr.Blocks, parts: dict[str, Any], events: Events) -> None:
     controls = [parts[name] for name in ("status", "generate", "cancel")]
     running = (
         parts["generate"]
-        .click(begin, None, controls, queue=False, show_progress="hidden", **_PRIVATE)
-        .then(
+        .click(begin, None, controls, concurrency_limit=None, show_progress="hidden", **_PRIVATE)
+        .success(
             generate,
             [parts["picture"], parts["views"], *options.values()],
             outputs,

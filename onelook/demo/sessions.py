@@ -82,17 +82,26 @@ class Sessions:
             session.used = time.monotonic()
             return session
 
+    def start_waiting(self, visitor: str, most: int) -> bool:
+        """Count the visitor among those who wait; False where that would be too many."""
+        session = self.of(visitor)
+        with self._lock:
+            waiting = sum(one.is_waiting for one in self._sessions.values() if one is not session)
+            session.is_waiting = waiting < most
+            return session.is_waiting
+
     def leave(self, visitor: str) -> None:
         """Stop what the visitor has running and remove the files."""
         with self._lock:
             session = self._sessions.pop(visitor, None)
+            others = {upload for one in self._sessions.values() for upload in one.uploads}
         if session is None:
             return
         session.stop()
         if session.run is not None:
             session.run.wait(30)
         shutil.rmtree(session.folder, ignore_errors=True)
-        for upload in session.uploads:
+        for upload in session.uploads - others:  # the same picture has the same place
             if upload.resolve().parent.parent == self._uploads.resolve():
                 shutil.rmtree(upload.parent, ignore_errors=True)
 

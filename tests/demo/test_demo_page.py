@@ -125,7 +125,7 @@ def test_a_picture_becomes_a_model_that_turns(server, visitor, tmp_path):
     wait_for(lambda: film.evaluate("v => v.readyState >= 2 && v.currentTime > 0"))
     assert film.evaluate("v => [v.videoWidth, v.videoHeight]") == [256, 256]
 
-    assert visitor.page.input_value("#seed-used input") == "42"
+    assert visitor.page.input_value("#seed-used textarea, #seed-used input") == "42"
     name, glb = downloaded(visitor, "#files a[download$='.glb']")
     assert name == "output.glb" and glb[:4] == b"glTF"
     name, content = downloaded(visitor, "#archive")
@@ -143,7 +143,7 @@ def test_examples_can_be_clicked_and_seeds_used_again(server, visitor):
     visitor.page.click("#generate")
     status(visitor, "Done in")
     visitor.page.wait_for_selector("#reuse:not([disabled])")
-    drawn = visitor.page.input_value("#seed-used input")
+    drawn = visitor.page.input_value("#seed-used textarea, #seed-used input")
     visitor.page.click("#reuse")
     wait_for(lambda: visitor.page.input_value("#option-seed input") == drawn)
     assert not visitor.page.locator("#option-randomize_seed input").is_checked()

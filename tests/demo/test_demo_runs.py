@@ -117,6 +117,28 @@ def test_leaving_removes_what_was_sent_and_nothing_else(tmp_path):
     assert example.exists() and not sent.parent.exists()
 
 
+def test_a_picture_that_two_visitors_sent_stays_until_both_have_left(tmp_path):
+    sessions = Sessions(tmp_path / "visitors", tmp_path / "uploads")
+    picture = tmp_path / "uploads" / "hash" / "cup.png"
+    picture.parent.mkdir(parents=True)
+    picture.write_bytes(b"x")
+    for visitor in ("one", "two"):
+        sessions.of(visitor).uploads.add(picture)
+    sessions.leave("one")
+    assert picture.exists()
+    sessions.leave("two")
+    assert not picture.exists()
+
+
+def test_only_so_many_visitors_may_wait(tmp_path):
+    sessions = Sessions(tmp_path / "visitors", tmp_path / "uploads")
+    assert sessions.start_waiting("one", 2) and sessions.start_waiting("two", 2)
+    assert sessions.start_waiting("two", 2), "who waits already is not counted twice"
+    assert not sessions.start_waiting("three", 2)
+    sessions.leave("one")
+    assert sessions.start_waiting("three", 2)
+
+
 def test_the_board_shows_stages_and_escapes_what_it_is_told():
     board = Board()
     board.advance("cut out", 0.1)

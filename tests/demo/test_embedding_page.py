@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -89,6 +90,35 @@ def test_the_page_makes_shows_and_offers_a_model(example, chromium, tmp_path):
         with open(waiting.value.path(), "rb") as file:
             assert file.read(4) == b"glTF"
         page.screenshot(path=tmp_path / "embedding.png", full_page=True)  # to be looked at
+        assert shown.complaints == [] and shown.foreign == []
+
+
+def test_the_documents_scripts_do_what_they_say(example, chromium):
+    text = (ROOT / "docs" / "embedding.md").read_text("utf-8")
+    plain, events = (
+        block for block in re.findall(r"```js\n(.*?)```", text, re.S) if "fetch(" in block
+    )
+    quick = {"texture_size": 256, "decimation_target": 500, "generate_video": False}
+    small = "".join(f'form.set("{name}", "{value}");' for name, value in quick.items())
+    script = f"""async () => {{
+        const fileInput = document.querySelector("input[type=file]");
+        const viewer = document.querySelector("model-viewer");
+        const percents = [], show = (percent) => percents.push(percent);
+        {plain.replace("const answer", f"{small} const answer")}
+        const first = viewer.src;
+        {events}
+        while (viewer.src === first) await new Promise((done) => setTimeout(done, 50));
+        return [first, viewer.src, percents];
+    }}"""
+    with window(chromium) as shown:
+        page = shown.page
+        page.goto(example)
+        page.set_input_files(
+            "input[type=file]", {"name": "m.png", "mimeType": "image/png", "buffer": mushroom_png()}
+        )
+        first, second, percents = page.evaluate(script)
+        assert first != second and {first[-11:], second[-11:]} == {"/output.glb"}
+        assert percents and percents == sorted(percents)
         assert shown.complaints == [] and shown.foreign == []
 
 
