@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 from collections.abc import AsyncIterator, Iterator, Sequence
 
@@ -15,6 +16,7 @@ from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
 from onelook import __version__
+from onelook.errors import OnelookError
 from onelook.service import docs_page
 from onelook.service.access import Envelope, owner_check, problem_answer
 from onelook.service.lanes import WORKER_COMMAND
@@ -67,7 +69,11 @@ def create_app(settings: Settings, worker_command: Sequence[str] = WORKER_COMMAN
 @contextlib.asynccontextmanager
 async def _lifespan(service: Service) -> AsyncIterator[None]:
     set_up_logs()
-    service.start()
+    try:
+        service.start()
+    except OnelookError as error:
+        log_event("cannot start", logging.ERROR, reason=str(error))
+        raise
     log_event("started", host=service.settings.host)
     try:
         with _ending_in_good_order(service):

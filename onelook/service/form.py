@@ -57,7 +57,9 @@ async def read_form(request: Request, most_bytes: int) -> Form:
     except TimeoutError:
         raise Refusal(408, "The request did not arrive in time; send it again.") from None
     except (MultiPartException, ValueError) as error:
-        raise Refusal(422, "The request is not a valid form; is it cut short?") from error
+        raise Refusal(
+            422, "The request is no valid form, or has too many or too long parts."
+        ) from error
     except OSError as error:
         raise as_refusal(error) from error
     return _sorted_parts(parts.multi_items())
@@ -104,10 +106,12 @@ def _sorted_parts(parts: list[tuple[str, str | UploadFile]]) -> Form:
     form = Form()
     for name, value in parts:
         is_file = not isinstance(value, str)
+        if name in ("image", "images") and (value.size == 0 if is_file else value == ""):
+            continue  # of a form whose file field was left alone
         if name not in ("image", "images") and is_file:
             raise Refusal(422, f"{name[:80]!r} must be a text field, and a file came.")
         if name in ("image", "images") and not is_file:
-            raise Refusal(422, f"{name} must be a file, and a text field came.")
+            raise Refusal(422, f"{name} must be a file, got the text {value[:40]!r}.")
         if name == "images":
             form.images.append(value)
         elif name in form.fields or (name == "image" and form.image is not None):

@@ -7,7 +7,6 @@ clock, so that setting the machine's clock neither keeps a job for ever nor ends
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -59,7 +58,7 @@ class Job:
 
     work: Work
     folder: Path
-    id: str = field(default_factory=lambda: secrets.token_hex(16))
+    id: str
     state: State = State.QUEUED
     message: str = "waiting for its turn"
     stage: str = ""
@@ -74,7 +73,6 @@ class Job:
     created: float = field(default_factory=time.monotonic)
     started: float | None = None
     finished: float | None = None
-    waiting_clients: int = 0
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property

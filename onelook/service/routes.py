@@ -253,13 +253,14 @@ def metrics_route(service: Service) -> APIRouter:
 
 async def _admit(service: Service, request: Request, owner: str, key: str) -> Job:
     """The job of this request. Raises Refusal, early where the upload need not be read."""
-    try:
-        if not service.book.find_by_key(owner, key):  # a repeated request needs no place
-            service.refuse_if_closed()
-    except Refusal:
-        await drain(request)
-        raise
-    with service.an_upload():
+    with contextlib.ExitStack() as stack:
+        try:
+            if not service.book.find_by_key(owner, key):  # a repeated request needs no place
+                service.refuse_if_closed()
+            stack.enter_context(service.an_upload())
+        except Refusal:
+            await drain(request)
+            raise
         form = await read_form(request, service.settings.upload_bytes)
         try:
             return await service.admit(form, owner, key)
@@ -268,18 +269,17 @@ async def _admit(service: Service, request: Request, owner: str, key: str) -> Jo
 
 
 async def _wait(service: Service, job: Job, request: Request, keep: bool) -> None:
-    """Until the job is over. When all who wait have gone, it is canceled, unless it is to be kept:
-    the client of an idempotency key may come back for it."""
+    """Until the job is over. When the client has gone, it is canceled, unless it is to be kept:
+    the client of an idempotency key may come back for it.
+    """
     over = asyncio.ensure_future(job.wait())
     gone = asyncio.ensure_future(_disconnected(request))
-    job.waiting_clients += 1
     try:
         await asyncio.wait([over, gone], return_when="FIRST_COMPLETED")
     finally:
-        job.waiting_clients -= 1
         over.cancel()
         gone.cancel()
-        if not job.is_over and job.waiting_clients == 0 and not keep:
+        if not job.is_over and not keep:
             await service.cancel(job)
     if not job.is_over:
         raise Refusal(499, "The client has gone.", identifier=job.id)
@@ -292,13 +292,12 @@ async def _disconnected(request: Request) -> None:
 
 def _health(service: Service) -> Health:
     lanes = service.lanes
-    problem = next((lane.problem for lane in lanes if lane.problem), "")
     if service.is_draining:
         status, message = "draining", "The service is being stopped."
     elif service.is_loaded:
         status, message = "healthy", "The service takes jobs."
-    elif problem:
-        status, message = "unhealthy", problem
+    elif service.problem:
+        status, message = "unhealthy", service.problem
     else:
         status, message = "loading", "The model is being loaded."
     return Health(

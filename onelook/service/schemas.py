@@ -185,6 +185,7 @@ def form_schema(url_inputs: bool) -> dict[str, Any]:
         "type": "array",
         "items": {"type": "string", "format": "binary"},
         "maxItems": MOST_VIEWS,
+        "default": [],  # else the OpenAPI page sends a text of its own making
         "description": "Further pictures of the same object, for models that take several.",
     }
     fields = {"image": picture, "images": further}

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
-import shutil
+import secrets
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from onelook.errors import OptionError, PictureError
-from onelook.options import Options, option_fields, parse_options
 from onelook.service import gate as gate_process
+from onelook.service.admission import (
+    check_pictures,
+    read_options,
+    refuse_wrong_sources,
+    save_pictures,
+)
 from onelook.service.backlog import Backlog
-from onelook.service.fetch_url import fetch_picture
 from onelook.service.form import Form, as_refusal
 from onelook.service.gate import Gate
 from onelook.service.jobs import Job, JobBook, State, Work
@@ -108,61 +109,79 @@ class Service:
     def is_loaded(self) -> bool:
         return any(lane.is_ready for lane in self.lanes)
 
+    @property
+    def problem(self) -> str:
+        """Why no worker can be started; "" where nothing is known to be wrong."""
+        return "" if self.is_loaded else next((x.problem for x in self.lanes if x.problem), "")
+
     def refuse_if_closed(self) -> None:
-        """Raises Refusal where a job would not be taken now; asked before its upload is read."""
+        """Raises Refusal where no job would be taken now."""
         if self.is_draining:
             raise Refusal(503, "The service is being stopped.", {"Retry-After": "30"})
-        was_loaded = any(lane.model for lane in self.lanes)
-        if not self.is_loaded and not was_loaded:
-            retry = {"Retry-After": str(_LOADING_RETRY_SECONDS)}
+        retry = {"Retry-After": str(_LOADING_RETRY_SECONDS)}
+        if self.problem:
+            raise Refusal(503, "The model cannot be loaded; the operator must look at it.", retry)
+        if not any(lane.model for lane in self.lanes):  # a worker that is restarted has one
             raise Refusal(503, "The model is still being loaded; try again soon.", retry)
-        if self.backlog.is_full or self._uploads >= _MOST_UPLOADS:
-            retry = {"Retry-After": str(self.backlog.retry_after())}
-            raise Refusal(429, "Every place in the queue is taken; try again later.", retry)
+        if self.backlog.is_full:
+            raise self._full()
 
     @contextlib.contextmanager
-    def an_upload(self):
+    def an_upload(self) -> Iterator[None]:
+        """Raises Refusal where too many come in at once."""
+        if self._uploads >= _MOST_UPLOADS:
+            raise self._full()
         self._uploads += 1
         try:
             yield
         finally:
             self._uploads -= 1
 
+    def _full(self) -> Refusal:
+        retry = {"Retry-After": str(self.backlog.retry_after())}
+        return Refusal(429, "Every place in the queue is taken; try again later.", retry)
+
     async def admit(self, form: Form, owner: str, key: str) -> Job:
         """The form's job, which now waits, or the earlier one that `key` stands for.
 
         Raises Refusal, and then leaves nothing behind.
         """
-        values = dict(form.fields)
-        address = values.pop("image_url", None)
-        options = self._options(values)
-        if (form.image is None) == (address is None):
-            raise Refusal(422, self._wanted_picture(both=address is not None))
-        job = Job(Work((), options, owner, key), Path())
-        job.folder = self.storage.new_folder(job.id)
+        options = read_options(form, self.settings)
+        refuse_wrong_sources(form, self.settings)
+        identifier = secrets.token_hex(16)
+        folder = self.storage.folder_of(identifier)
+        job = Job(Work((), options, owner, key), folder, identifier)
         try:
-            pictures, digest = await self._save_pictures(form, address, job.folder)
-            fingerprint = hashlib.sha256(f"{digest} {sorted(form.fields.items())}".encode())
-            job.work = replace(job.work, pictures=pictures, fingerprint=fingerprint.hexdigest())
-            if earlier := self._earlier(job.work):
-                await self.storage.remove(job.folder)
-                return earlier
-            for number, picture in enumerate(pictures):
-                await self._check(picture, number)
-            if earlier := self._earlier(job.work):  # came while this one was looked at
-                await self.storage.remove(job.folder)
-                return earlier
-            self.refuse_if_closed()
+            folder.mkdir(mode=0o700)
+            earlier = await self._prepare(job, form)
         except OSError as error:
             await self.storage.remove(job.folder)
             raise as_refusal(error) from error
         except BaseException:
             await self.storage.remove(job.folder)
             raise
+        if earlier:
+            await self.storage.remove(job.folder)
+            return earlier
         self.book.add(job)
         self.backlog.put(job)
         log_event("job accepted", job_id=job.id, waiting=len(self.backlog))
         return job
+
+    async def _prepare(self, job: Job, form: Form) -> Job | None:
+        """Give the job its pictures, all of them good; -> the earlier job of its key, if any.
+
+        Nothing is waited for between the last look for an earlier job, or a place, and the return.
+        """
+        pictures, fingerprint = await save_pictures(form, job.folder)
+        job.work = replace(job.work, pictures=pictures, fingerprint=fingerprint)
+        if earlier := self._earlier(job.work):
+            return earlier
+        await check_pictures(pictures, self._gate)
+        earlier = self._earlier(job.work)  # it may have come meanwhile
+        if not earlier:
+            self.refuse_if_closed()
+        return earlier
 
     async def cancel(self, job: Job) -> None:
         """End the job, whether it waits or runs; nothing happens to one that is over."""
@@ -180,58 +199,6 @@ class Service:
         """Forget a job that is over, with its files."""
         self.book.remove(job)
         await self.storage.remove(job.folder)
-
-    def _options(self, values: dict[str, str]) -> Options:
-        """Raises Refusal for what no option allows."""
-        for option in option_fields():  # as the schema says: no yes, on or 1 here
-            is_bool, value = isinstance(option.default, bool), values.get(option.name, "true")
-            if is_bool and value.lower() not in ("true", "false"):
-                raise Refusal(422, f"{option.name} must be true or false, got {value[:40]!r}")
-        try:
-            options = parse_options(values)
-        except OptionError as error:
-            raise Refusal(422, f"{error}") from error
-        if options.model == "auto":
-            return replace(options, model=self.settings.model)
-        if self.settings.weights and options.model != self.settings.model:
-            raise Refusal(422, f"model must be auto or {self.settings.model} at this service.")
-        return options
-
-    def _wanted_picture(self, both: bool) -> str:
-        if self.settings.url_inputs:
-            return "Send one picture: either the file image or the address image_url."
-        return (
-            "image_url is not allowed at this service; send image."
-            if both
-            else ("The picture is missing; send it as the file image.")
-        )
-
-    async def _save_pictures(
-        self, form: Form, address: str | None, folder: Path
-    ) -> tuple[tuple[Path, ...], str]:
-        """-> the pictures' files and a hash of their contents."""
-        uploads = [upload for upload in (form.image, *form.images) if upload is not None]
-        pictures = [folder / f"picture-{number}" for number in range(len(uploads))]
-        digest = hashlib.sha256()
-        for upload, picture in zip(uploads, pictures, strict=True):
-            await asyncio.to_thread(_copy, upload.file, picture, digest)
-        if address is not None:
-            if not self.settings.url_inputs:
-                raise Refusal(422, self._wanted_picture(both=True))
-            digest.update(address.encode())
-            pictures.insert(0, folder / "picture")
-            try:
-                await asyncio.to_thread(fetch_picture, address, pictures[0])
-            except PictureError as error:
-                raise Refusal(422, str(error)) from error
-        return tuple(pictures), digest.hexdigest()
-
-    async def _check(self, picture: Path, number: int) -> None:
-        try:
-            await self._gate.check(picture)
-        except PictureError as error:
-            which = f"picture {number} of images: " if number else ""
-            raise Refusal(422, f"{which}{error}") from error
 
     def _earlier(self, work: Work) -> Job | None:
         """The job this key stands for. Raises Refusal where that was another request's."""
@@ -288,12 +255,3 @@ class Service:
 
     def _count_ready(self) -> int:
         return sum(lane.is_ready for lane in self.lanes)
-
-
-def _copy(source: BinaryIO, target: Path, digest) -> None:
-    source.seek(0)
-    content_digest = hashlib.file_digest(source, "sha256")
-    source.seek(0)
-    with target.open("xb") as file:
-        shutil.copyfileobj(source, file)
-    digest.update(content_digest.digest())

@@ -49,9 +49,7 @@ class Settings:
     drain_seconds: float = _setting(
         60.0, "How long accepted jobs may go on after SIGTERM, before the service ends."
     )
-    storage: str = _setting(
-        "", "Folder for the jobs' files, emptied at start; default: the system's temporary one."
-    )
+    storage: str = _setting("", "Folder for the jobs' files; default: the system's temporary one.")
     api_keys: tuple[str, ...] = _setting(
         (), "Keys that clients must send, with commas between; none: no key is asked.", flag=False
     )
@@ -141,3 +139,18 @@ def _read(setting: dataclasses.Field, source: str, value: Any) -> Any:
 
 def _split(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def settings_table() -> str:
+    """The settings as a Markdown table; docs/service.md holds a copy that a test keeps equal."""
+    lines = ["| flag | variable | default | meaning |", "| --- | --- | --- | --- |"]
+    for setting in dataclasses.fields(Settings):
+        flag = f"`--{setting.name}`" if setting.metadata["flag"] else ""
+        default = str(setting.default).lower() if setting.default not in ("", ()) else ""
+        meaning = setting.metadata["help"]
+        lines.append(f"| {flag} | `{variable_of(setting)}` | {default} | {meaning} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(settings_table())

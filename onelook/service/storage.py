@@ -8,24 +8,32 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from onelook.errors import OutputError
 from onelook.scratch import Scratch
 from onelook.service.jobs import Job
 
 
 class Storage:
-    """A folder of this process alone; what a killed service left is removed at start."""
+    """A folder of this process alone; what a killed service left is removed at start.
+
+    Raises OutputError where it cannot be made.
+    """
 
     def __init__(self, root: str, ttl: float, quota_bytes: int):
-        self._scratch = Scratch(Path(root) if root else None)
+        try:
+            self._scratch = Scratch(Path(root) if root else None)
+        except OSError as error:
+            raise OutputError("the folder for the jobs' files cannot be written") from error
         self._ttl = ttl
         self._quota_bytes = quota_bytes
 
-    def new_folder(self, name: str) -> Path:
-        folder = self._scratch.folder / name
-        folder.mkdir(mode=0o700)
-        return folder
+    def folder_of(self, job_id: str) -> Path:
+        """Where the job's files belong; made by whoever writes the first."""
+        return self._scratch.folder / job_id
 
     async def remove(self, folder: Path) -> None:
+        """Remove a job's folder, if it is there."""
+        assert folder.parent == self._scratch.folder
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     def close(self) -> None:

@@ -82,13 +82,15 @@ def test_wrong_forms_are_refused(service):
 
     body, kind = form(None, seed=1)
     assert send(body, kind) == (422, "The picture is missing; send it as the file image.")
+    body, kind = form(b"", images="")
+    assert send(body, kind) == (422, "The picture is missing; send it as the file image.")
     body, kind = form(None, image="mushroom.png")
-    assert send(body, kind) == (422, "image must be a file, and a text field came.")
+    assert send(body, kind) == (422, "image must be a file, got the text 'mushroom.png'.")
     body, kind = form(PICTURE)
     assert send(body[:-200], kind)[0] == 422  # cut short
     assert send(body, "multipart/form-data") == (
         422,
-        "The request is not a valid form; is it cut short?",
+        "The request is no valid form, or has too many or too long parts.",
     )
     assert send(body, "application/json")[0] == 415
     assert send(b"", kind)[0] == 422

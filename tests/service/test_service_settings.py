@@ -15,7 +15,7 @@ from helpers.rest_server import ROOT, RestServer, free_port
 
 from onelook.errors import OptionError
 from onelook.service.command import add_arguments
-from onelook.service.settings import Settings, read_settings, variable_of
+from onelook.service.settings import Settings, read_settings, settings_table, variable_of
 
 SERVE = """
 import argparse, sys
@@ -85,6 +85,7 @@ def test_the_command_serves_and_a_device_that_is_not_there_is_told(tmp_path):
         assert server.request("GET", "/ready").code == 503
         answer = server.create(b"x")
         assert (answer.code, answer.headers["retry-after"]) == (503, "5")
+        assert answer.body["detail"].startswith("The model cannot be loaded")
     finally:
         assert server.stop() == 0
     assert list(server.storage.iterdir()) == []
@@ -106,3 +107,17 @@ def test_the_command_ends_at_ctrl_c(tmp_path):
     assert process.wait(15) in (0, 130, -signal.SIGINT)
     assert "Traceback" not in process.stderr.read()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_page_has_every_setting_as_it_is():
+    page = (ROOT / "docs" / "service.md").read_text()
+    assert settings_table() in page, "renew it with: python -m onelook.service.settings"
+
+
+def test_storage_that_cannot_be_written_ends_the_start_with_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    server = RestServer(tmp_path, {"storage": tmp_path / "file" / "below"})
+    assert server.process.wait(30) not in (0, None)
+    (line,) = (line for line in server.log_lines if line["event"] == "cannot start")
+    assert line["reason"] == "the folder for the jobs' files cannot be written"
+    assert str(tmp_path) not in server.log
