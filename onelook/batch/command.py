@@ -14,6 +14,8 @@ from onelook.batch.stages import Job, Row
 from onelook.errors import OptionError, OutputError
 from onelook.options import Options, parse_options
 
+OPTIONS = tuple(Options.__dataclass_fields__)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `onelook batch` beside the options of a generation."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import math
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,7 +16,7 @@ from onelook.errors import OptionError
 
 LIGHT_CPUS = 0.25  # of a reader or writer: they wait more than they work
 MAKER_CPUS = 0.5  # so that a machine with one CPU still has room for readers and writers
-MOST_BLOCKS = 2000
+MOST_BLOCKS = 10_000  # up to here a picture each, so that a worker that dies costs one picture
 _DIED = (
     "the worker died on this picture, perhaps for want of memory; try it with smaller settings or"
     " fewer engines"
@@ -70,21 +72,23 @@ def run_pipeline(
     count = engines or max(gpus, 1)
     rows = [new_row(item, job) for item in items]
     blocks = min(len(rows), MOST_BLOCKS)
-    made = (
-        ray.data.from_items(rows, override_num_blocks=blocks)
-        .map(read_picture, fn_args=[job], num_cpus=LIGHT_CPUS)
-        .map(
-            make,
-            fn_constructor_args=[job],
-            compute=ray.data.ActorPoolStrategy(
-                size=min(count, blocks), max_tasks_in_flight_per_actor=1
-            ),
-            num_cpus=MAKER_CPUS,
-            ray_remote_args_fn=_replaceable,
-            **_accelerator(gpus, count),
+    pool = ray.data.ActorPoolStrategy(size=min(count, blocks), max_tasks_in_flight_per_actor=1)
+    with warnings.catch_warnings():
+        # `ray_remote_args_fn` goes with Ray 2.64 and has no successor yet: the extra stays below.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        made = (
+            ray.data.from_items(rows, override_num_blocks=blocks)
+            .map(read_picture, fn_args=[job], num_cpus=LIGHT_CPUS)
+            .map(
+                make,
+                fn_constructor_args=[job],
+                compute=pool,
+                num_cpus=MAKER_CPUS,
+                ray_remote_args_fn=_replaceable,
+                **_accelerator(gpus, count),
+            )
+            .map(export, fn_args=[job], num_cpus=LIGHT_CPUS)
         )
-        .map(export, fn_args=[job], num_cpus=LIGHT_CPUS)
-    )
     missing = {row["name"]: row for row in rows}
     for row in made.iter_rows():
         missing.pop(row["name"], None)
@@ -94,8 +98,8 @@ def run_pipeline(
 
 
 def _accelerator(gpus: int, engines: int) -> dict[str, Any]:
-    """More engines than GPUs share them, evenly."""
-    return {"num_gpus": min(1.0, gpus / engines)} if gpus else {}
+    """More engines than GPUs share them, each GPU as many as it takes."""
+    return {"num_gpus": 1 / math.ceil(engines / gpus)} if gpus else {}
 
 
 def _replaceable() -> dict[str, Any]:

@@ -7,10 +7,10 @@ A row is a flat dict that Ray can carry. Once `error` holds a sentence, it is on
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-import shutil
 import sys
 import tempfile
 import time
@@ -74,20 +74,24 @@ class Make:
 
     def __init__(self, job: Job):
         from onelook.engine import Engine
+        from onelook.report import Report
         from onelook.scratch import Scratch
 
         self._job = job
-        self._engine = Engine(job.device, job.vram, job.weights)
         self._scratch = Scratch()
-        if job.options.needs_surface:
-            from onelook.report import Report
-
-            self._engine.open_backend(job.options.model, Report())
+        self._obstacle = ""  # for every picture's row: weights that are missing, say
+        try:
+            self._engine = Engine(job.device, job.vram, job.weights)
+            if job.options.needs_surface:
+                self._engine.open_backend(job.options.model, Report())
+        except OnelookError as error:
+            self._obstacle = str(error)
 
     def __call__(self, row: Row) -> Row:
         content = row.pop("content")
         made: Row = {"outputs": [], "names": [], "contents": [], "metrics": "{}"}
         begin = time.perf_counter()
+        row["error"] = row["error"] or self._obstacle
         if not row["error"]:
             try:
                 made = self._make(content, row["name"])
@@ -111,17 +115,21 @@ class Make:
 
 def export(row: Row, job: Job) -> Row:
     """Write the files to their folder in OUT, all or none -> the row of the results."""
-    begin, error, places = time.perf_counter(), row["error"], {}
+    begin, error = time.perf_counter(), row["error"]
     if not error:
         try:
             places = _write(row, Path(job.out))
+            result = _result(row, "", places, begin)
+            _write_whole(Path(job.out, row["name"], ROW_FILE), json.dumps(result).encode())
+            return result
         except OSError as problem:
             error = f"the files could not be written to the output folder ({problem.strerror})"
+    return _result(row, error, {}, begin)
+
+
+def _result(row: Row, error: str, places: Row, begin: float) -> Row:
     seconds = row["seconds_read"] + row["seconds_made"] + time.perf_counter() - begin
-    result = result_row(row, error, seconds, json.loads(row["metrics"]), places)
-    if not error:
-        _write_whole(Path(job.out, row["name"], ROW_FILE), json.dumps(result).encode())
-    return result
+    return result_row(row, error, seconds, json.loads(row["metrics"]), places)
 
 
 def result_row(
@@ -175,27 +183,44 @@ def _fetched(url: str) -> bytes:
 
 
 def _write(row: Row, out: Path) -> dict[str, str]:
-    """-> each output's path, relative to OUT. The folder appears with all its files, or not."""
+    """-> each output's path, relative to OUT. All files or none; nothing else is touched."""
     folder = out / row["name"]
-    out.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{row['name']}-", dir=out))
+    folder.mkdir(parents=True, exist_ok=True)
+    _remove_files_of(folder)
+    written = []
     try:
         for name, content in zip(row["names"], row["contents"], strict=True):
-            (staging / name).write_bytes(content)
-        staging.chmod(0o755)
-        shutil.rmtree(folder, ignore_errors=True)  # of earlier settings, or incomplete
-        os.replace(staging, folder)
+            _write_whole(folder / name, content)
+            written.append(folder / name)
     except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
+        for path in written:
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            folder.rmdir()
         raise
     names = zip(row["outputs"], row["names"], strict=True)
     return {output: f"{row['name']}/{name}" for output, name in names}
 
 
+def _remove_files_of(folder: Path) -> None:
+    """Remove what an earlier run says it made here: other settings may make fewer files."""
+    try:
+        earlier = json.loads((folder / ROW_FILE).read_text("utf-8"))
+        names = [Path(earlier[output]).name for output in OUTPUTS if earlier.get(output)]
+    except (OSError, ValueError, TypeError, AttributeError):
+        return
+    for name in (ROW_FILE, *names):
+        (folder / name).unlink(missing_ok=True)
+
+
 def _write_whole(path: Path, content: bytes) -> None:
     part = path.with_name(f".{path.name}")
-    part.write_bytes(content)
-    os.replace(part, path)
+    try:
+        part.write_bytes(content)
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def _sentence(problem: Exception) -> str:

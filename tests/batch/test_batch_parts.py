@@ -133,6 +133,32 @@ def test_what_is_there_is_not_made_again_unless_something_changed(job, made):
     assert finished_row(item, job) is None
 
 
+def test_an_engine_that_cannot_be_loaded_is_told_in_every_row(tmp_path):
+    job = Job(QUICK, str(tmp_path / "out"), "cuda:99")
+    (tmp_path / "a.png").write_bytes(mushroom_png())
+    make = Make(job)
+    for name in ("one", "two"):
+        item = Item(name, str(tmp_path / "a.png"), name)
+        row = export(make(read_picture(new_row(item, job), job)), job)
+        assert (row["status"], row["error"][:31]) == ("failed", "device cuda:99 is not on this m")
+
+
+def test_other_settings_replace_their_own_files_and_nobody_elses(job, tmp_path):
+    out = tmp_path / "out"
+    row = {"name": "cup", "source": "cup.png", "fingerprint": "a", "error": "", "metrics": "{}",
+           "seconds_read": 0.0, "seconds_made": 0.0}  # fmt: skip
+    job = Job(QUICK, str(out), "cpu")
+    both = {"outputs": ["model_file", "video"], "names": ["cup.glb", "cup.mp4"]}
+    export({**row, **both, "contents": [b"1", b"2"]}, job)
+    (out / "cup" / "notes.txt").write_text("mine")
+    (out / "cup" / "cup.blend").write_text("mine, too")
+    export({**row, "outputs": ["model_file"], "names": ["cup.glb"], "contents": [b"3"]}, job)
+    assert sorted(path.name for path in (out / "cup").iterdir()) == [
+        "cup.blend", "cup.glb", "notes.txt", "row.json",
+    ]  # fmt: skip
+    assert (out / "cup" / "cup.glb").read_bytes() == b"3"
+
+
 @pytest.mark.parametrize(
     ("source", "content", "sentence"),
     [
