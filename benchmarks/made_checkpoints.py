@@ -22,6 +22,7 @@ import numpy as np
 GOLDEN = Path(__file__).parent.parent / "tests" / "golden"
 TRELLIS, TRELLIS2 = "microsoft/TRELLIS-image-large", "microsoft/TRELLIS.2-4B"
 DINO = "facebook/dinov2-with-registers-large"
+DINO3 = "facebook/dinov3-vitl16-pretrain-lvd1689m"
 
 TRELLIS_ROLES = {
     "sparse_structure_decoder": "ss_dec_conv3d_16l8_fp16",
@@ -44,6 +45,16 @@ _DINO_CONFIG = {  # ViT-L/14 with registers
     "image_size": 518,
     "patch_size": 14,
     "num_register_tokens": 4,
+}
+_DINO3_CONFIG = {  # ViT-L/16
+    "model_type": "dinov3_vit",
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "patch_size": 16,
+    "num_register_tokens": 4,
+    "key_bias": False,
 }
 
 # TRELLIS computes in half precision inside these, but for their norms.
@@ -94,8 +105,8 @@ def make_trellis(root: Path) -> Path:
     return folder
 
 
-def make_trellis2(root: Path) -> Path:
-    """TRELLIS.2-4B and the decoder it borrows, hollow: 16 GB that take no room on the disk.
+def make_trellis2(root: Path, hollow: bool = True) -> Path:
+    """TRELLIS.2-4B and the decoder it borrows, 16 GB: hollow they take no room on the disk.
 
     The decoder is part of TRELLIS-image-large: not written where `make_trellis` has been.
     """
@@ -103,7 +114,7 @@ def make_trellis2(root: Path) -> Path:
     described = json.loads((GOLDEN / "trellis2/manifest/pipeline.json").read_text("utf-8"))
     for place in described["content"]["args"]["models"].values():
         stem = folder / place if place.startswith("ckpts/") else root / place
-        _write_pair(stem, read_key_list("trellis2", stem.name), hollow=True)
+        _write_pair(stem, read_key_list("trellis2", stem.name), hollow)
     _write_json(folder / "pipeline.json", described["content"])
     return folder
 
@@ -115,12 +126,28 @@ def make_dino(root: Path) -> Path:
 
     from trellis_backend.conditioning import build_dino
 
-    folder = root / DINO
     with torch.device("meta"):
         state = build_dino(Dinov2WithRegistersConfig(**_DINO_CONFIG)).state_dict()
     shapes = {key: list(value.shape) for key, value in state.items()}
+    return _write_hub_folder(root / DINO, shapes, _DINO_CONFIG)
+
+
+def make_dino3(root: Path) -> Path:
+    """DINOv3 ViT-L/16 as the hub has it, 1.2 GB; returns its folder."""
+    import torch
+    from transformers import DINOv3ViTConfig
+
+    from trellis2_backend.conditioning import build_dino
+
+    with torch.device("meta"):
+        state = build_dino(DINOv3ViTConfig(**_DINO3_CONFIG)).state_dict()
+    shapes = {key.removeprefix("model."): list(value.shape) for key, value in state.items()}
+    return _write_hub_folder(root / DINO3, shapes, _DINO3_CONFIG)
+
+
+def _write_hub_folder(folder: Path, shapes: dict[str, list[int]], config: dict[str, Any]) -> Path:
     _write_file(folder / "model.safetensors", shapes, dict.fromkeys(shapes, "F32"), hollow=False)
-    _write_json(folder / "config.json", _DINO_CONFIG)
+    _write_json(folder / "config.json", config)
     return folder
 
 
@@ -177,6 +204,7 @@ def _numbers(kind: str, count: int) -> bytes:
     if not _pools:
         drawn = np.random.default_rng(0).standard_normal(_POOL_NUMBERS, dtype=np.float32) * 0.02
         _pools["F32"], _pools["F16"] = drawn, drawn.astype(np.float16)
+        _pools["BF16"] = (drawn.view(np.uint32) >> 16).astype(np.uint16)  # cut off, not rounded
     return np.resize(_pools[kind], count).tobytes()
 
 

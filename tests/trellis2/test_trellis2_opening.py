@@ -57,4 +57,4 @@ def test_the_official_layout_opens(tmp_path, monkeypatch):
     sizes = {name: pipeline.residency._sizes[name].whole for name in pipeline.networks}
     assert max(sizes.values()) < 2.63e9  # although parts of it become float32
     assert 15.1e9 < sum(sizes.values()) < 15.2e9
-    assert all(pipeline.residency._sizes[name].least < 0.4e9 for name in sizes)
+    assert all(pipeline.residency._sizes[name].least < 0.6e9 for name in sizes)
