@@ -49,6 +49,19 @@ def test_groups_in_a_row_equal_one_call_per_group(sizes):
     torch.testing.assert_close(got, attend_in_groups_plain(q, k, v, shuffled))
 
 
+@pytest.mark.parametrize("sizes", [[12], [1, 40, 3, 17]])
+def test_what_is_chosen_is_called(monkeypatch, sizes):
+    """Where q is what flash attention takes; here as on a GPU, with the written out form."""
+    monkeypatch.setenv("ATTN_BACKEND", "naive")
+    number = torch.repeat_interleave(torch.tensor(sizes))
+    q, k, v = (draw(len(number), 2, 8, seed=seed) for seed in range(3))
+    usual = Groups(number).attend(q, k, v)
+    monkeypatch.setattr("onelook.nn.attention.is_for_flash", lambda q: True)
+    groups = Groups(number)
+    torch.testing.assert_close(groups.attend(q, k, v), usual)
+    assert "_packed" not in vars(groups)  # no buckets were needed
+
+
 def test_attention_is_chosen_by_what_is_there(monkeypatch):
     monkeypatch.delenv("ATTN_BACKEND", raising=False)
     assert gpu_attention().name == ("flash_attn" if find_spec("flash_attn") else "sdpa")
