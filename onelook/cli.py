@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import importlib
 import signal
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from onelook import __version__
 from onelook.errors import OnelookError, OptionError
 from onelook.options import Options, option_fields, parse_options
 
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 FILE_MEANINGS = {
     "model_file": "3D model",
     "video": "turntable video",
@@ -51,7 +55,8 @@ def generate_command(argv: list[str]) -> int:
         if name in Options.__dataclass_fields__ and value is not None
     }
     options = parse_options(given)
-    if arguments.views and len(arguments.pictures) > 1:
+    pictures = _expanded(arguments.pictures)
+    if arguments.views and len(pictures) > 1:
         raise OptionError("--images belongs to one picture, and several were given")
     signal.signal(signal.SIGTERM, _terminate)
 
@@ -59,7 +64,7 @@ def generate_command(argv: list[str]) -> int:
 
     engine = Engine(arguments.device, arguments.vram, arguments.weights)
     failed = 0
-    for picture, name in zip(arguments.pictures, _output_names(arguments.pictures), strict=True):
+    for picture, name in zip(pictures, _output_names(pictures), strict=True):
         try:
             _generate_one(engine, picture, name, options, arguments)
         except OptionError:
@@ -90,6 +95,25 @@ def _generate_one(engine, picture: Path, name: str, options: Options, arguments)
         print(f"{picture.name}: {seconds:.1f} s, {faces} faces, seed {options.seed}")
 
 
+def _expanded(places: list[Path]) -> list[Path]:
+    """The pictures, with a folder replaced by those in it, in the order of their names.
+
+    Raises OptionError for a folder without pictures.
+    """
+    pictures: list[Path] = []
+    for place in places:
+        if not place.is_dir():
+            pictures.append(place)
+            continue
+        inside = sorted(p for p in place.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES)
+        if not inside:
+            raise OptionError(
+                f"the folder {place.name} holds no picture ({', '.join(PICTURE_SUFFIXES)})"
+            )
+        pictures += inside
+    return pictures
+
+
 def _output_names(pictures: list[Path]) -> list[str]:
     """One name per picture: its stem, numbered where two pictures share one."""
     names: list[str] = []
@@ -110,7 +134,9 @@ def _generate_parser() -> argparse.ArgumentParser:
         epilog=f"Commands: onelook {' | '.join(sorted(COMMANDS))} (each with --help).",
         allow_abbrev=False,
     )
-    parser.add_argument("pictures", nargs="+", type=Path, metavar="IMAGE", help="picture files")
+    parser.add_argument(
+        "pictures", nargs="+", type=Path, metavar="IMAGE", help="picture files, or folders of them"
+    )
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="OUT", help="folder for the files"
     )
@@ -192,38 +218,23 @@ def warmup_command(argv: list[str]) -> int:
     return 0
 
 
-def render_command(argv: list[str]) -> int:
-    """Pictures and films of any mesh file."""
-    from onelook.render.command import add_arguments, run
-
+def module_command(name: str, argv: list[str]) -> int:
+    """A command of another room: its module adds arguments and runs with what was given."""
+    place, description = MODULE_COMMANDS[name]
+    module = importlib.import_module(place)
     parser = argparse.ArgumentParser(
-        prog="onelook render",
-        description="Pictures and films of a mesh: GLB, glTF, OBJ, PLY or STL.",
-        allow_abbrev=False,
+        prog=f"onelook {name}", description=description, allow_abbrev=False
     )
-    add_arguments(parser)
+    module.add_arguments(parser)
+    taken = getattr(module, "OPTIONS", ())
+    if taken:
+        group = parser.add_argument_group("options")
+        for option in option_fields():
+            if option.name in taken:
+                _add_option(group, option)
     arguments = _parse(parser, argv)
     signal.signal(signal.SIGTERM, _terminate)
-    return run(arguments)
-
-
-def texture_command(argv: list[str]) -> int:
-    """Paint an existing mesh after a picture of it."""
-    from onelook.texture_command import OPTIONS, add_arguments, run
-
-    parser = argparse.ArgumentParser(
-        prog="onelook texture",
-        description="Paint an existing mesh after a picture of it, with TRELLIS.2.",
-        allow_abbrev=False,
-    )
-    add_arguments(parser)
-    group = parser.add_argument_group("options")
-    for option in option_fields():
-        if option.name in OPTIONS:
-            _add_option(group, option)
-    arguments = _parse(parser, argv)
-    signal.signal(signal.SIGTERM, _terminate)
-    return run(arguments)
+    return module.run(arguments)
 
 
 def doctor_command(argv: list[str]) -> int:
@@ -249,12 +260,36 @@ def weights_command(argv: list[str]) -> int:
     return run(parser.parse_args(argv))
 
 
-COMMANDS = {
+MODULE_COMMANDS = {  # name -> module, which may name OPTIONS it takes, and what it is for
+    "batch": ("onelook.batch.command", "Many pictures, on one machine or a Ray cluster."),
+    "demo": ("onelook.demo.command", "A page to try it in a browser."),
+    "render": ("onelook.render.command", "Pictures and films of a mesh: GLB, glTF, OBJ, PLY, STL."),
+    "serve": ("onelook.service.command", "The REST service of one machine."),
+    "texture": ("onelook.texture_command", "Paint an existing mesh after a picture of it."),
+}
+COMMANDS: dict[str, tuple[str, str, tuple[str, ...] | None]] = {
+    "batch": ("onelook.batch.command", "Many pictures, on one machine or a Ray cluster.", None),
+    "demo": ("onelook.demo.command", "A page to try it in a browser.", ()),
+    "render": (
+        "onelook.render.command",
+        "Pictures and films of a mesh: GLB, glTF, OBJ, PLY or STL.",
+        (),
+    ),
+    "serve": ("onelook.service.command", "The REST service of one machine.", ()),
+    "texture": (
+        "onelook.texture_command",
+        "Paint an existing mesh after a picture of it, with TRELLIS.2.",
+        (
+            *("seed", "randomize_seed", "preprocess_image", "tex_slat_steps", "tex_slat_cfg"),
+            *("texture_size", "texture_format", "geometry_compression"),
+        ),
+    ),
+}
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "doctor": doctor_command,
-    "render": render_command,
-    "texture": texture_command,
     "warmup": warmup_command,
     "weights": weights_command,
+    **{name: partial(module_command, name) for name in MODULE_COMMANDS},
 }
 
 

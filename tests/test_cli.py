@@ -184,6 +184,20 @@ def test_missing_arguments_are_exit_code_2(picture):
         assert "usage: onelook IMAGE... -o OUT" in done.stderr
 
 
+def test_folders_stand_for_their_pictures(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("b.png", "a.PNG"):
+        (folder / name).write_bytes(mushroom_png(64))
+    (folder / "notes.txt").write_text("no picture")
+    done = onelook(folder, "-o", tmp_path / "out", *CUT_OUT_ONLY)
+    assert done.returncode == 0, done.stderr
+    assert entries(tmp_path / "out") == ["a_no_background.png", "b_no_background.png"]
+    (tmp_path / "empty").mkdir()
+    refused = onelook(tmp_path / "empty", "-o", tmp_path / "out", *CUT_OUT_ONLY)
+    assert refused.returncode == 2 and "the folder empty holds no picture" in refused.stderr
+
+
 @pytest.mark.parametrize("below", ["", "deeper/still"])
 def test_output_folder_that_is_a_file(picture, tmp_path, below):
     (tmp_path / "out").write_text("a file in the way")
