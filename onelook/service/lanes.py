@@ -20,7 +20,7 @@ from onelook.service.jobs import Job, OutputFile, State
 from onelook.service.logs import log_event
 
 WORKER_COMMAND = (sys.executable, "-m", "onelook.service.worker")
-CANCEL_SECONDS = 5.0  # for a job to leave the step it is in; then its process is killed
+CANCEL_SECONDS = 3.0  # for a job to leave the step it is in; then its process is killed
 _PAUSES = (0.0, 1.0, 5.0, 15.0, 30.0)  # seconds before the next start, after failed ones in a row
 _DIED = "The worker process ended while it made the model; send the picture again."
 _TOO_LONG = "The job took longer than the {:g} s this service allows; ask for less detail."

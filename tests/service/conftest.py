@@ -25,11 +25,12 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Res
         "upload_mb": 0.2,
         "ttl": 3,
         "quota_gb": 0.000_05,
+        "url_inputs": "true",
     }
     running = {
         "plain": RestServer(folder / "plain", {"queue": 3}),
         "strict": RestServer(folder / "strict", strict),
-        "faulty": FaultyServer(folder / "faulty", {"ttl": 3, "job_seconds": 6}),
+        "faulty": FaultyServer(folder / "faulty", {"ttl": 3, "job_seconds": 4}),
     }
     try:
         for server in running.values():
@@ -48,7 +49,7 @@ def service(services: dict[str, RestServer]) -> RestServer:
 
 @pytest.fixture(scope="session")
 def strict_service(services: dict[str, RestServer]) -> RestServer:
-    """With keys, one web origin, small uploads, a short life of jobs and a small quota."""
+    """Keys, one web origin, small uploads, pictures by address, short lives, a small quota."""
     return services["strict"]
 
 

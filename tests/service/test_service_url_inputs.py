@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 from helpers.pictures import mushroom_png
-from helpers.rest_server import ASYNC, CREATE, CUT_OUT_ONLY, RestServer, form
+from helpers.rest_server import ASYNC, CREATE, CUT_OUT_ONLY, form
 
 from onelook.errors import PictureError
 from onelook.service.fetch_url import Limits, fetch_picture, is_public
@@ -145,7 +145,7 @@ def test_another_names_certificate_is_refused(web, tmp_path):
         fetch_picture("https://other.example/mushroom.png", tmp_path / "p", limits)
 
 
-def test_the_service_refuses_addresses_of_its_own_network(tmp_path):
+def test_the_service_refuses_addresses_of_its_own_network(strict_service):
     """The service as an operator starts it who allows addresses."""
     addresses = [
         "https://127.0.0.1/", "https://localhost/", "https://[::1]/", "https://169.254.169.254/",
@@ -154,15 +154,17 @@ def test_the_service_refuses_addresses_of_its_own_network(tmp_path):
         "https://user:word@example.com/", "https://example.com:8443/", "//example.com/a.png",
         "https://example.com/\r\nX: 1", "https://[::ffff:10.0.0.1]/", "x" * 3000,
     ]  # fmt: skip
-    with RestServer(tmp_path, {"url_inputs": "true"}) as server:
-        schema = server.request("GET", "/openapi.json").body["paths"][CREATE]["post"]
-        fields = schema["requestBody"]["content"]["multipart/form-data"]["schema"]
-        assert "image_url" in fields["properties"] and "required" not in fields
-        for address in addresses:
-            body, kind = form(None, image_url=address, **CUT_OUT_ONLY)
-            answer = server.request("POST", CREATE, body, {"Content-Type": kind, **ASYNC})
-            assert answer.code == 422, address
-            assert "image_url" in answer.body["detail"], answer.body
-        body, kind = form(PICTURE, image_url="https://example.com/", **CUT_OUT_ONLY)
-        assert server.request("POST", CREATE, body, {"Content-Type": kind}).code == 422
-        assert server.create(PICTURE, **CUT_OUT_ONLY).code == 200
+    key = {"X-API-Key": "third-key"}
+    schema = strict_service.request("GET", "/openapi.json").body["paths"][CREATE]["post"]
+    fields = schema["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert "image_url" in fields["properties"] and "required" not in fields
+    for address in addresses:
+        body, kind = form(None, image_url=address, **CUT_OUT_ONLY)
+        answer = strict_service.request(
+            "POST", CREATE, body, {"Content-Type": kind, **ASYNC, **key}
+        )
+        assert answer.code == 422, address
+        assert "image_url" in answer.body["detail"], answer.body
+    body, kind = form(PICTURE, image_url="https://example.com/", **CUT_OUT_ONLY)
+    assert strict_service.request("POST", CREATE, body, {"Content-Type": kind, **key}).code == 422
+    assert strict_service.create(PICTURE, key, **CUT_OUT_ONLY).code == 200
