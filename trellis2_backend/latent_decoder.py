@@ -65,38 +65,34 @@ class SparseUnetVaeDecoder(nn.Module):
 
         if self.config.pred_subdiv == bool(given):
             raise ValueError("the voxels of each doubling are either found or given")
-        return self._run(x, given, output)
+        return self._run(x, given, output, self.config.doublings)
 
     def upsample(self, x: SparseTensor, doublings: int) -> Voxels:
         """The voxels that the latent x (N, C) float32 leads to after so many doublings."""
         return self._run(x, (), None, doublings).x.voxels
 
     def _run(
-        self,
-        x: SparseTensor,
-        given: Sequence[Subdivision],
-        finish: Finish | None,
-        doublings: int | None = None,
+        self, x: SparseTensor, given: Sequence[Subdivision], finish: Finish | None, doublings: int
     ) -> Decoded:
         """finish: what is made of the last level's rows, None: nothing, only its voxels count."""
-        doublings = self.config.doublings if doublings is None else doublings
+        finest = self.blocks[-1] if finish else ()
         h = x.with_feats(self.from_latent(x.feats).to(inner_type(self.blocks)))
         subdivisions, logits = [], []
-        for level, stage in enumerate(self.blocks):
-            *plain, up = stage if level < self.config.doublings else [*stage, None]
+        for level in range(doublings):
+            *plain, up = self.blocks[level]
             for block in plain:
                 h = block(h)
-            if up is None:
-                return Decoded(h.with_feats(finish(h.feats)), subdivisions, logits)
-            is_last = level + 1 == doublings and not (finish and self.config.num_blocks[-1])
+            is_last = level + 1 == doublings and not len(finest)
             raised = up(h, given[level] if given else None, finish if is_last else _keep)
             h = raised.x
             subdivisions.append(raised.subdivision)
             if raised.logits is not None:
                 logits.append(raised.logits)
-            if is_last:
-                return Decoded(h, subdivisions, logits)
-        raise AssertionError
+        for block in finest:
+            h = block(h)
+        if len(finest):
+            h = h.with_feats(finish(h.feats))
+        return Decoded(h, subdivisions, logits)
 
 
 def _keep(rows: Tensor) -> Tensor:

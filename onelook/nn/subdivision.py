@@ -26,7 +26,12 @@ class Children(Voxels):
     """Voxels inside those of a coarser set."""
 
     def __init__(
-        self, coords: Tensor, lengths: list[int], coarse: Voxels, parent: Tensor, children
+        self,
+        coords: Tensor,
+        lengths: list[int],
+        coarse: Voxels,
+        parent: Tensor,
+        children: Tensor,
     ):
         """parent (N,), children (M, 8): as in `Subdivision`."""
         super().__init__(coords, lengths)

@@ -17,7 +17,9 @@ from onelook.nn.structure_vae import (
 )
 from onelook.nn.subdivision import Subdivision, pyramid
 from onelook.nn.voxels import SparseTensor, Voxels
+from trellis2_backend.config import DecoderConfig
 from trellis2_backend.dual_grid import dual_grid_to_mesh
+from trellis2_backend.latent_decoder import SparseUnetVaeDecoder
 from trellis2_backend.networks import NETWORKS
 from trellis2_backend.sparse_blocks import ConvNeXtBlock, DownBlock, UpBlock, side_by_side
 
@@ -230,6 +232,26 @@ def test_convnext_in_pieces(monkeypatch):
     whole = block(x).feats
     monkeypatch.setattr("trellis2_backend.sparse_blocks.WORKING_BYTES", 5000)
     torch.testing.assert_close(block(x).feats, whole, **CLOSE)
+
+
+@torch.inference_mode()
+def test_blocks_on_the_finest_level():
+    """No official decoder has any, but the numbers of its json allow them."""
+    torch.manual_seed(0)
+    config = DecoderConfig(
+        model_channels=[32, 16], num_blocks=[0, 1], latent_channels=4, out_channels=3
+    )
+    decoder = SparseUnetVaeDecoder(config)
+    coarse = scattered(80, 6)
+    x = SparseTensor(torch.randn(len(coarse), 4), coarse)
+    up, (block,) = decoder.blocks[0][0], decoder.blocks[1]
+    h = block(up(x.with_feats(decoder.from_latent(x.feats)), finish=lambda rows: rows).x)
+    wanted = decoder.output_layer(torch.nn.functional.layer_norm(h.feats, (16,)))
+    got = decoder(x)
+    assert torch.equal(got.voxels.coords, decoder.upsample(x, 1).coords)
+    torch.testing.assert_close(got.feats, wanted, **CLOSE)
+    with pytest.raises(ValueError, match="either found or given"):
+        decoder(x, pyramid(coarse, 1))
 
 
 @torch.inference_mode()
