@@ -6,9 +6,11 @@ import importlib.util
 import logging
 import math
 import os
+import socket
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from onelook.batch.sources import Item
 from onelook.batch.stages import Job, Make, Row, export, new_row, read_picture, result_row
@@ -43,6 +45,8 @@ def start_ray(address: str | None) -> None:
     import ray
     import ray.data
 
+    if address:
+        _refuse_silence(address)
     for name in ("ray", "ray.data"):  # what matters of it stands in the rows
         logging.getLogger(name).setLevel(logging.CRITICAL)
     start = {"address": address} if address else {"include_dashboard": False}
@@ -50,12 +54,27 @@ def start_ray(address: str | None) -> None:
         ray.init(**start, logging_level="error", ignore_reinit_error=True)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise OptionError(
-            "the Ray cluster does not answer at that address; is `ray start --head` running there?"
+            "the Ray cluster at that address does not answer, or refuses this machine; is"
+            " `ray start --head` running there, and its token here (RAY_AUTH_MODE=token)?"
         ) from error
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.max_errored_blocks = -1  # a dead worker costs its picture, not the batch
+
+
+def _refuse_silence(address: str) -> None:
+    """Raises OptionError where nobody listens: Ray itself would try for minutes."""
+    place = urlsplit(address if "://" in address else f"ray://{address}")
+    if place.hostname is None or place.port is None:
+        return  # "auto", say
+    try:
+        socket.create_connection((place.hostname, place.port), timeout=10).close()
+    except OSError as error:
+        raise OptionError(
+            f"no Ray cluster listens at {place.hostname} on port {place.port}"
+            f" ({error.strerror or error})"
+        ) from error
 
 
 def run_pipeline(

@@ -126,6 +126,11 @@ def test_wrong_arguments_are_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_cluster_that_is_not_there_is_said_at_once(pictures, tmp_path, monkeypatch):
+    with pytest.raises(OptionError, match="no Ray cluster listens at 127.0.0.1 on port 9"):
+        batch(monkeypatch, pictures, tmp_path / "out", "--address", "127.0.0.1:9")
+
+
 def test_a_missing_extra_is_said_with_its_remedy(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(OptionError, match=r"ray and pyarrow; .*pip install 'onelook\[batch\]'"):
