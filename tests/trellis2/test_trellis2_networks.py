@@ -60,9 +60,10 @@ def test_texture_flow(load_case):
 @torch.inference_mode()
 def test_structure_decoder_parts(load_case):
     case = Parity(load_case("trellis2/ss_decoder_parts"))
-    case.check("norm", case.seed(ChannelLayerNorm(case["x"].shape[1], eps=EPS))(case["x"]))
-    case.check("res", case.seed(ResBlock3d(8, 8))(case["x"]))
-    case.check("up", case.seed(UpsampleBlock3d(8, 4))(case["x"]))
+    width, after = case["x"].shape[1], case["up"].shape[1]
+    case.check("norm", case.seed(ChannelLayerNorm(width, eps=EPS))(case["x"]))
+    case.check("res", case.seed(ResBlock3d(width, width))(case["x"]))
+    case.check("up", case.seed(UpsampleBlock3d(width, after))(case["x"]))
     case.check("shuffle", unpatchify(case["x"], 2))
 
 
@@ -105,19 +106,20 @@ def test_children_side_by_side_and_back(load_case):
 def test_blocks(load_case):
     case = Parity(load_case("trellis2/sparse_unet_blocks"))
     x = sparse(case)
-    case.check("convnext", case.seed(ConvNeXtBlock(16))(x).feats)
-    up = case.seed(UpBlock(16, 8, pred_subdiv=True))
+    width, finer, coarser = (case[name].shape[1] for name in ("x", "up", "down"))
+    case.check("convnext", case.seed(ConvNeXtBlock(width))(x).feats)
+    up = case.seed(UpBlock(width, finer, pred_subdiv=True))
     assert up.state_dict().keys() == case.case.info["keys_up"].keys()
     raised = up(x, finish=lambda rows: rows)
     case.check("up_sub", raised.logits)
     case.check("up_coords", raised.x.voxels.coords)
     case.check("up", raised.x.feats)
     given = Subdivision.of_mask(x.voxels, case["up_sub"] > 0)
-    guided = case.seed(UpBlock(16, 8, pred_subdiv=False))(x, given, lambda rows: rows)
+    guided = case.seed(UpBlock(width, finer, pred_subdiv=False))(x, given, lambda rows: rows)
     case.check("guided_coords", guided.x.voxels.coords)
     case.check("guided", guided.x.feats)
     (half,) = pyramid(x.voxels, 1)
-    block = case.seed(DownBlock(16, 32))
+    block = case.seed(DownBlock(width, coarser))
     assert block.state_dict().keys() == case.case.info["keys_down"].keys()
     down = block(SparseTensor(x.feats, half.fine), half)
     case.check("down_coords", down.voxels.coords)

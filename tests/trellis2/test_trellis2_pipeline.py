@@ -48,18 +48,23 @@ def picture(color=(200, 120, 40)):
     return image
 
 
+SIDE = 64  # of the grid that the structure is decoded to
+
+
 class RecordedOccupancy(nn.Module):
     """Stands where the recorded runs had a stand-in: voxels of 64^3 that were given."""
 
-    config = SimpleNamespace(latent_channels=4, channels=[0] * 5)
-
-    def __init__(self, voxels):
+    def __init__(self, voxels, flow):
         super().__init__()
         self.voxels = voxels
         self.blocks = nn.ModuleList()
+        doublings = (SIDE // flow["resolution"]).bit_length() - 1
+        self.config = SimpleNamespace(
+            latent_channels=flow["out_channels"], channels=[0] * (1 + doublings)
+        )
 
     def forward(self, latent):
-        logits = -torch.ones(len(latent), 1, 64, 64, 64)
+        logits = -torch.ones(len(latent), 1, SIDE, SIDE, SIDE)
         x, y, z = self.voxels.unbind(1)
         logits[:, 0, x, y, z] = 1.0
         return logits
@@ -87,7 +92,7 @@ def recorded_pipeline(case):
 
     networks = {
         "structure_flow": build("SparseStructureFlowModel", "ss_flow"),
-        "structure_decoder": RecordedOccupancy(case["occupied"]),
+        "structure_decoder": RecordedOccupancy(case["occupied"], config["ss_flow"]),
         "shape_flow_512": build("SLatFlowModel", "slat_flow_shape"),
         "shape_flow_1024": build("SLatFlowModel", "slat_flow_shape", seed + 1),
         "shape_decoder": build("FlexiDualGridVaeDecoder", "shape_decoder"),
