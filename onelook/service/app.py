@@ -22,7 +22,7 @@ from onelook.service.access import Envelope, owner_check, problem_answer
 from onelook.service.lanes import WORKER_COMMAND
 from onelook.service.logs import log_event, set_up_logs
 from onelook.service.refusals import Refusal, unknown
-from onelook.service.routes import job_routes, metrics_route, open_routes
+from onelook.service.routes import add_main_route, open_router, router
 from onelook.service.service import Service
 from onelook.service.settings import Settings
 
@@ -51,9 +51,10 @@ def create_app(settings: Settings, worker_command: Sequence[str] = WORKER_COMMAN
         lifespan=lambda app: _lifespan(service),
     )
     shown = [Depends(HTTPBearer(auto_error=False, description="API key"))] if keys else []
-    app.include_router(open_routes(service))
-    app.include_router(metrics_route(service), dependencies=shown)
-    app.include_router(job_routes(service), dependencies=shown)
+    app.state.service, app.state.owner_of = service, owner_check(keys)
+    app.include_router(open_router)
+    add_main_route(app, settings.url_inputs, shown)
+    app.include_router(router, dependencies=shown)
     app.include_router(docs_page.router)
     _add_error_answers(app)
     if settings.cors_origins:
@@ -62,7 +63,6 @@ def create_app(settings: Settings, worker_command: Sequence[str] = WORKER_COMMAN
             allow_methods=["GET", "HEAD", "POST", "DELETE"], expose_headers=_SHOWN_HEADERS,
         )  # fmt: skip
     app.add_middleware(Envelope, measures=service.measures)
-    app.state.owner_of = owner_check(keys)
     return app
 
 

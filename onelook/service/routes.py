@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Path, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Header, Path, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from sse_starlette import EventSourceResponse, ServerSentEvent
@@ -50,55 +50,77 @@ _PROBLEMS = {
 }
 
 
-def _owner(request: Request) -> str:
-    return request.app.state.owner_of(request)
-
-
-Owner = Annotated[str, Depends(_owner)]
-JobId = Annotated[str, Path(description="Id of the job.")]
-
-
 def problems(*codes: int) -> dict[int | str, dict[str, Any]]:
     return {code: {"model": Problem, "description": _PROBLEMS[code]} for code in codes}
 
 
-def open_routes(service: Service) -> APIRouter:
-    """What anybody may ask."""
-    router = APIRouter(tags=["service"])
-
-    @router.get("/health", summary="How the service is")
-    async def health() -> Health:
-        """Always 200 while the service runs; `status` says whether it takes jobs."""
-        return _health(service)
-
-    @router.get("/ready", summary="Whether it takes jobs", responses={503: {"model": Health}})
-    async def ready(response: Response) -> Health:
-        """200 when the service takes jobs, else 503: for balancers and Kubernetes."""
-        found = _health(service)
-        response.status_code = 200 if found.status == "healthy" else 503
-        return found
-
-    return router
+def service_of(request: Request) -> Service:
+    return request.app.state.service
 
 
-def job_routes(service: Service) -> APIRouter:
-    """What may need a key."""
-    router = APIRouter(prefix=PREFIX)
+def owner_of(request: Request) -> str:
+    """Whose request this is. Raises Refusal where a key is needed and is not there."""
+    return request.app.state.owner_of(request)
 
-    def find(request: Request, identifier: str, owner: str) -> Job:
-        job = service.book.find(identifier, owner)
-        if job is None:
-            raise unknown()
-        request.state.job_id = job.id
-        return job
 
-    def answer(request: Request, job: Job) -> JobAnswer:
-        position = service.backlog.position(job)
-        root = request.scope.get("root_path", "")
-        return job_answer(job, position, service.storage.expires_in(job), root)
+def job_of(
+    request: Request,
+    job_id: Annotated[str, Path(description="Id of the job.")],
+    service: Annotated[Service, Depends(service_of)],
+    owner: Annotated[str, Depends(owner_of)],
+) -> Job:
+    """The job that the address names. Raises Refusal where there is none, or another's."""
+    job = service.book.find(job_id, owner)
+    if job is None:
+        raise unknown()
+    request.state.job_id = job.id
+    return job
 
-    @router.post(
-        "/image-to-3d",
+
+Here = Annotated[Service, Depends(service_of)]
+Owner = Annotated[str, Depends(owner_of)]
+OneJob = Annotated[Job, Depends(job_of)]
+
+open_router = APIRouter(tags=["service"])
+router = APIRouter()  # of what may need a key
+
+
+@open_router.get("/health", summary="How the service is")
+async def health(service: Here) -> Health:
+    """Always 200 while the service runs; `status` says whether it takes jobs."""
+    return _health(service)
+
+
+@open_router.get("/ready", summary="Whether it takes jobs", responses={503: {"model": Health}})
+async def ready(service: Here, response: Response) -> Health:
+    """200 when the service takes jobs, else 503: for balancers and Kubernetes."""
+    found = _health(service)
+    response.status_code = 200 if found.status == "healthy" else 503
+    return found
+
+
+@router.get(
+    "/metrics",
+    tags=["service"],
+    summary="Figures for Prometheus",
+    response_class=Response,
+    responses={
+        200: {
+            "content": {"text/plain": {"schema": {"type": "string"}}},
+            "description": "Prometheus text format.",
+        },
+        **problems(401),
+    },
+)
+async def metrics(service: Here, owner: Owner) -> Response:
+    return Response(service.measures.page(), media_type=CONTENT_TYPE_LATEST)
+
+
+def add_main_route(app: FastAPI, url_inputs: bool, dependencies: Sequence[Any]) -> None:
+    """POST /api/v1/image-to-3d, whose form depends on what the operator allows."""
+    form = {"multipart/form-data": {"schema": form_schema(url_inputs)}}
+    app.post(
+        f"{PREFIX}/image-to-3d",
         tags=["assets"],
         summary="Turn a picture into a 3D model",
         response_model=Completed,
@@ -106,149 +128,150 @@ def job_routes(service: Service) -> APIRouter:
             202: {"model": JobAnswer, "description": "Accepted (Prefer: respond-async)."},
             **problems(401, 408, 409, 413, 415, 422, 429, 500, 503, 504, 507),
         },
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {
-                    "multipart/form-data": {"schema": form_schema(service.settings.url_inputs)}
-                },
-            }
+        openapi_extra={"requestBody": {"required": True, "content": form}},
+        dependencies=dependencies,
+    )(image_to_3d)
+
+
+async def image_to_3d(
+    request: Request,
+    service: Here,
+    owner: Owner,
+    prefer: Annotated[
+        str, Header(description="respond-async: answer 202 at once, with the job.")
+    ] = "",
+    idempotency_key: Annotated[
+        str,
+        Header(
+            description="Up to 200 printable characters that name this request: sent once more"
+            " with the same key, it is answered with the same job."
+        ),
+    ] = "",
+) -> Response:
+    """Runs the job and answers when it is done; a client that goes away cancels it.
+
+    With `Prefer: respond-async` it answers at once, with the job to ask after.
+    """
+    if idempotency_key and not _KEY.fullmatch(idempotency_key):
+        await drain(request)
+        raise Refusal(422, "Idempotency-Key must be 1 to 200 printable characters.")
+    job = await _admit(service, request, owner, idempotency_key)
+    request.state.job_id = job.id
+    if "respond-async" in re.split(r"[,;\s]+", prefer.lower()):
+        body = _answer(request, job)
+        headers = {"Location": body.status_url, "Preference-Applied": "respond-async"}
+        return JSONResponse(body.model_dump(mode="json"), 202, headers)
+    await _wait(service, job, request, keep=bool(idempotency_key))
+    if job.state is not State.SUCCEEDED:
+        raise failed(job)
+    body = completed(job, service.storage.expires_in(job), _root(request))
+    return JSONResponse(body.model_dump(mode="json"))
+
+
+@router.get(
+    f"{PREFIX}/jobs/{{job_id}}",
+    tags=["jobs"],
+    summary="How a job is",
+    responses=problems(401, 404, 422),
+)
+async def show_job(request: Request, job: OneJob) -> JobAnswer:
+    return _answer(request, job)
+
+
+@router.post(
+    f"{PREFIX}/jobs/{{job_id}}/cancel",
+    tags=["jobs"],
+    summary="Cancel a job",
+    responses=problems(401, 404, 422),
+)
+async def cancel_job(request: Request, service: Here, job: OneJob) -> JobAnswer:
+    """Also while it runs, in the middle of a step. A job that is over stays as it is."""
+    await service.cancel(job)
+    with contextlib.suppress(TimeoutError):  # it says processing, and will not for long
+        await asyncio.wait_for(job.wait(), _CANCEL_ANSWER_SECONDS)
+    return _answer(request, job)
+
+
+@router.get(
+    f"{PREFIX}/jobs/{{job_id}}/events",
+    tags=["jobs"],
+    summary="Progress as server-sent events",
+    response_class=EventSourceResponse,
+    responses={
+        200: {
+            "description": "Events named after the job's status; the data of each is the job"
+            " as GET /jobs/{job_id} answers it. The stream ends when the job is over.",
+            "content": {"text/event-stream": {}},
         },
-    )
-    async def image_to_3d(
-        request: Request,
-        owner: Owner,
-        prefer: Annotated[
-            str, Header(description="respond-async: answer 202 at once, with the job.")
-        ] = "",
-        idempotency_key: Annotated[
-            str,
-            Header(
-                description="Up to 200 printable characters that name this request: sent once more"
-                " with the same key, it is answered with the same job."
-            ),
-        ] = "",
-    ) -> Response:
-        """Runs the job and answers when it is done; a client that goes away cancels it.
+        **problems(401, 404, 422),
+    },
+)
+async def job_events(request: Request, job: OneJob) -> EventSourceResponse:
+    async def events() -> AsyncIterator[ServerSentEvent]:
+        async for _ in job.changes():
+            body = _answer(request, job)
+            yield ServerSentEvent(body.model_dump_json(), event=body.status.value)
 
-        With `Prefer: respond-async` it answers at once, with the job to ask after.
-        """
-        if idempotency_key and not _KEY.fullmatch(idempotency_key):
-            await drain(request)
-            raise Refusal(422, "Idempotency-Key must be 1 to 200 printable characters.")
-        job = await _admit(service, request, owner, idempotency_key)
-        request.state.job_id = job.id
-        if "respond-async" in re.split(r"[,;\s]+", prefer.lower()):
-            body = answer(request, job)
-            headers = {"Location": body.status_url, "Preference-Applied": "respond-async"}
-            return JSONResponse(body.model_dump(mode="json"), 202, headers)
-        await _wait(service, job, request, keep=bool(idempotency_key))
-        if job.state is not State.SUCCEEDED:
-            raise failed(job)
-        root = request.scope.get("root_path", "")
-        body = completed(job, service.storage.expires_in(job), root)
-        return JSONResponse(body.model_dump(mode="json"))
+    return EventSourceResponse(events(), ping=15)
 
-    @router.get("/jobs/{job_id}", tags=["jobs"], summary="How a job is",
-                responses=problems(401, 404, 422))  # fmt: skip
-    async def show_job(request: Request, job_id: JobId, owner: Owner) -> JobAnswer:
-        return answer(request, find(request, job_id, owner))
 
-    @router.post("/jobs/{job_id}/cancel", tags=["jobs"], summary="Cancel a job",
-                 responses=problems(401, 404, 422))  # fmt: skip
-    async def cancel_job(request: Request, job_id: JobId, owner: Owner) -> JobAnswer:
-        """Also while it runs, in the middle of a step. A job that is over stays as it is."""
-        job = find(request, job_id, owner)
-        await service.cancel(job)
-        with contextlib.suppress(TimeoutError):  # it says processing, and will not for long
-            await asyncio.wait_for(job.wait(), _CANCEL_ANSWER_SECONDS)
-        return answer(request, job)
+_FILE = f"{PREFIX}/outputs/{{job_id}}/{{filename}}"
+_ANY_FILE = {
+    kind: {"schema": {"type": "string", "format": "binary"}}
+    for kind in (*MEDIA_TYPES.values(), "application/octet-stream")
+}
 
-    @router.get(
-        "/jobs/{job_id}/events",
-        tags=["jobs"],
-        summary="Progress as server-sent events",
-        response_class=EventSourceResponse,
-        responses={
-            200: {
-                "description": "Events named after the job's status; the data of each is the job"
-                " as GET /jobs/{job_id} answers it. The stream ends when the job is over.",
-                "content": {"text/event-stream": {}},
-            },
-            **problems(401, 404, 422),
-        },
-    )
-    async def job_events(request: Request, job_id: JobId, owner: Owner) -> EventSourceResponse:
-        job = find(request, job_id, owner)
 
-        async def events() -> AsyncIterator[ServerSentEvent]:
-            async for _ in job.changes():
-                body = answer(request, job)
-                yield ServerSentEvent(body.model_dump_json(), event=body.status.value)
-
-        return EventSourceResponse(events(), ping=15)
-
-    async def get_output(
-        request: Request,
-        job_id: JobId,
-        filename: Annotated[str, Path(description="Name of the file, as the job says.")],
-        owner: Owner,
-    ) -> Response:
-        """The whole file, or the part that a `Range` header asks for."""
-        job = find(request, job_id, owner)
-        file = job.files.get(filename)
-        if file is None:
-            raise unknown()
-        return send_file(request, filename, file, service.storage.expires_in(job) or 0)
-
-    content = {kind: {"schema": {"type": "string", "format": "binary"}}
-               for kind in (*MEDIA_TYPES.values(), "application/octet-stream")}  # fmt: skip
-    files = {
-        200: {"description": "The file.", "content": content},
-        206: {"description": "The part of the file that was asked for.", "content": content},
+@router.head(_FILE, include_in_schema=False)
+@router.get(
+    _FILE,
+    tags=["outputs"],
+    summary="Fetch a file",
+    response_class=Response,
+    responses={
+        200: {"description": "The file.", "content": _ANY_FILE},
+        206: {"description": "The part of the file that was asked for.", "content": _ANY_FILE},
         304: {"description": "The client has this file already (If-None-Match)."},
         **problems(401, 404, 416, 422),
-    }
-    where = "/outputs/{job_id}/{filename}"
-    router.get(where, tags=["outputs"], summary="Fetch a file", response_class=Response,
-               responses=files)(get_output)  # fmt: skip
-    router.head(where, include_in_schema=False)(get_output)
-
-    @router.delete(
-        "/outputs/{job_id}",
-        tags=["outputs"],
-        summary="Remove a job's files",
-        status_code=204,
-        responses=problems(401, 404, 409, 422),
-    )
-    async def delete_outputs(request: Request, job_id: JobId, owner: Owner) -> None:
-        """Removes the files now instead of later, and forgets the job."""
-        job = find(request, job_id, owner)
-        if not job.is_over:
-            raise Refusal(409, "The job is not over yet; cancel it first.", identifier=job.id)
-        await service.remove(job)
-
-    return router
+    },
+)
+async def get_output(
+    request: Request,
+    service: Here,
+    job: OneJob,
+    filename: Annotated[str, Path(description="Name of the file, as the job says.")],
+) -> Response:
+    """The whole file, or the part that a `Range` header asks for."""
+    file = job.files.get(filename)
+    if file is None:
+        raise unknown()
+    return send_file(request, filename, file, service.storage.expires_in(job) or 0)
 
 
-def metrics_route(service: Service) -> APIRouter:
-    router = APIRouter(tags=["service"])
+@router.delete(
+    f"{PREFIX}/outputs/{{job_id}}",
+    tags=["outputs"],
+    summary="Remove a job's files",
+    status_code=204,
+    responses=problems(401, 404, 409, 422),
+)
+async def delete_outputs(service: Here, job: OneJob) -> None:
+    """Removes the files now instead of later, and forgets the job."""
+    if not job.is_over:
+        raise Refusal(409, "The job is not over yet; cancel it first.", identifier=job.id)
+    await service.remove(job)
 
-    @router.get(
-        "/metrics",
-        summary="Figures for Prometheus",
-        response_class=Response,
-        responses={
-            200: {"content": {"text/plain": {"schema": {"type": "string"}}},
-                  "description": "Prometheus text format."},
-            **problems(401),
-        },
-        dependencies=[Depends(_owner)],
-    )  # fmt: skip
-    async def metrics() -> Response:
-        return Response(service.measures.page(), media_type=CONTENT_TYPE_LATEST)
 
-    return router
+def _root(request: Request) -> str:
+    """The prefix that a proxy has mounted the service at."""
+    return request.scope.get("root_path", "")
+
+
+def _answer(request: Request, job: Job) -> JobAnswer:
+    """The job as it stands."""
+    service = service_of(request)
+    position, expires_in = service.backlog.position(job), service.storage.expires_in(job)
+    return job_answer(job, position, expires_in, _root(request))
 
 
 async def _admit(service: Service, request: Request, owner: str, key: str) -> Job:
