@@ -8,14 +8,13 @@ N vertices, K texture coordinates, M faces, H rows, W columns.
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
 
 from instantmesh_backend.extract_mesh import ExtractedMesh
-from onelook.files import write_whole
 
 Array = np.ndarray
 
@@ -31,12 +30,17 @@ map_Kd {picture}
 """
 
 
-def write_textured_obj(mesh: ExtractedMesh, path: Path, texture_size: int = TEXTURE_SIZE) -> None:
-    """Unwrap the mesh, ask the network for the colour of every texel, and write the three files.
+@dataclass(frozen=True)
+class TexturedObj:
+    """The contents of three files that lie in one folder: <stem>.obj, <stem>.mtl, <stem>.png."""
 
-    path: of the OBJ; the others lie beside it and have its name. Raises OutputError when a file
-    cannot be written.
-    """
+    obj: bytes
+    mtl: bytes
+    png: bytes
+
+
+def textured_obj(mesh: ExtractedMesh, stem: str, texture_size: int = TEXTURE_SIZE) -> TexturedObj:
+    """Unwrap the mesh and ask the network for the colour of every texel."""
     from onelook.asset.texels import TexelGeometry
     from onelook.asset.unwrap import unwrap
 
@@ -52,18 +56,15 @@ def write_textured_obj(mesh: ExtractedMesh, path: Path, texture_size: int = TEXT
         texture[piece.texels] = mesh.colors(points).cpu().numpy()
     texture = texture.reshape(texture_size, texture_size, 3)
     original_faces = layout.vertices_index[layout.faces]
-    write_obj_with_mtl(path, vertices, layout.uvs, original_faces, layout.faces, texture)
+    return obj_with_mtl(stem, vertices, layout.uvs, original_faces, layout.faces, texture)
 
 
-def write_obj_with_mtl(
-    path: Path, vertices: Array, uvs: Array, faces: Array, uv_faces: Array, texture: Array
-) -> None:
+def obj_with_mtl(
+    stem: str, vertices: Array, uvs: Array, faces: Array, uv_faces: Array, texture: Array
+) -> TexturedObj:
     """vertices (N, 3), uvs (K, 2), faces and uv_faces (M, 3) from 0; texture (H, W, 3) as
-    `texture_pixels` takes it -> path, and beside it .mtl and .png.
-
-    Raises OutputError when a file cannot be written.
-    """
-    lines = [f"mtllib {path.stem}.mtl\n"]
+    `texture_pixels` takes it."""
+    lines = [f"mtllib {stem}.mtl\n"]
     lines += [f"v {x:.6f} {y:.6f} {z:.6f}\n" for x, y, z in vertices.tolist()]
     lines += [f"vt {u:.6f} {v:.6f}\n" for u, v in uvs.tolist()]
     lines += ["usemtl material_0\n"]
@@ -72,9 +73,8 @@ def write_obj_with_mtl(
     picture = cv2.cvtColor(texture_pixels(texture), cv2.COLOR_RGB2BGR)
     written, encoded = cv2.imencode(".png", picture)
     assert written
-    write_whole(path.with_suffix(".png"), encoded.tobytes())
-    write_whole(path.with_suffix(".mtl"), _MTL.format(picture=f"{path.stem}.png").encode())
-    write_whole(path, "".join(lines).encode())
+    obj = "".join(lines).encode()
+    return TexturedObj(obj, _MTL.format(picture=f"{stem}.png").encode(), encoded.tobytes())
 
 
 def texture_pixels(texture: Array) -> Array:

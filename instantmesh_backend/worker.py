@@ -4,10 +4,12 @@
 
 The picture is an RGBA cut-out, the subject centred; nothing is removed and nothing framed here. The
 OBJ has 8-bit vertex colours and the original's axes: z up and mirrored along z, so that a host made
-for the original finds what it expects. `6_views_<name>.png` holds the six views.
+for the original finds what it expects. With `--export_texmap` it has a texture instead, in an MTL
+and a PNG of its name beside it, and as the original's is it then not mirrored.
+`6_views_<name>.png` holds the six views.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated. The last line on
-stderr says what went wrong, and then neither of the two files exists.
+stderr says what went wrong, and then none of these files exists.
 """
 
 from __future__ import annotations
@@ -57,24 +59,28 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Raises a named error of `onelook.errors`; then no file of the two exists."""
+    """Raises a named error of `onelook.errors`; then none of the files exists."""
     from onelook.progress import progress_report
 
-    mesh_path, views_path = _output_paths(arguments)
-    with _staged(mesh_path, views_path) as (mesh_file, views_file):
+    with _staged(*_output_paths(arguments)) as (views_file, mesh_file, *texture_files):
         picture = read_cutout(arguments.input_image)  # before anything heavy is imported
         from instantmesh_backend.pipeline import STEP_SHARES
         from instantmesh_backend.preparation import write_views
 
         with progress_report("instantmesh") as report:
-            report.plan({"open weights": 3, **STEP_SHARES})
+            report.plan({"open weights": 3, **STEP_SHARES, "write": 3 if texture_files else 1})
             with report.step("open weights"):
                 pipeline = open_pipeline(arguments.config_path)
             sample = pipeline.run(
                 picture, arguments.seed, arguments.num_inference_steps, report=report
             )
-        write_views(sample.views, views_file)
-        write_mirrored_obj(sample.mesh, mesh_file)
+            with report.step("write"):
+                write_views(sample.views, views_file)
+                if texture_files:
+                    stem = arguments.output_mesh.stem
+                    write_textured_obj(sample.mesh, stem, mesh_file, *texture_files)
+                else:
+                    write_mirrored_obj(sample.mesh, mesh_file)
 
 
 def read_cutout(path: Path) -> Image.Image:
@@ -145,10 +151,20 @@ def write_mirrored_obj(mesh: ExtractedMesh, path: Path) -> None:
     path.write_text(made.export(file_type="obj"), "utf-8")
 
 
+def write_textured_obj(mesh: ExtractedMesh, stem: str, obj: Path, mtl: Path, png: Path) -> None:
+    """OBJ, material and texture, which name each other as <stem>.mtl and <stem>.png."""
+    from instantmesh_backend.obj_export import textured_obj
+
+    made = textured_obj(mesh, stem)
+    obj.write_bytes(made.obj)
+    mtl.write_bytes(made.mtl)
+    png.write_bytes(made.png)
+
+
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m instantmesh_backend.worker",
-        description="One RGBA cut-out in, an OBJ with vertex colours and six views out.",
+        description="One RGBA cut-out in, an OBJ with its colours and six views out.",
     )
     add = parser.add_argument
     add("--input_image", type=Path, required=True, help="RGBA PNG, background removed, centred")
@@ -163,6 +179,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     add("--save_dir", type=Path, help="folder of the six views; default: that of the mesh")
     add("--num_inference_steps", type=int, default=75, help="sampling steps of the six views")
     add("--seed", type=int, default=42, help="same seed and same device, same mesh")
+    add(
+        "--export_texmap",
+        action="store_true",
+        help="a texture in place of vertex colours: an MTL and a PNG beside the OBJ, of its name;"
+        " as in the original, it is not mirrored then",
+    )
     arguments = parser.parse_args(argv)
     if not 1 <= arguments.num_inference_steps <= MOST_STEPS:
         parser.error(f"argument --num_inference_steps: must be from 1 to {MOST_STEPS}")
@@ -173,12 +195,20 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     return arguments
 
 
-def _output_paths(arguments: argparse.Namespace) -> tuple[Path, Path]:
+def _output_paths(arguments: argparse.Namespace) -> list[Path]:
+    """The six views, the mesh, and with a texture its material and its picture."""
     mesh: Path = arguments.output_mesh
-    views = (arguments.save_dir or mesh.parent) / f"6_views_{arguments.name}.png"
-    if len({path.resolve() for path in (mesh, views, arguments.input_image)}) < 3:
-        raise OptionError("the input image, the mesh and the six views must be three files")
-    return mesh, views
+    paths = [(arguments.save_dir or mesh.parent) / f"6_views_{arguments.name}.png", mesh]
+    if arguments.export_texmap:
+        paths += [mesh.with_suffix(".mtl"), mesh.with_suffix(".png")]
+    files = [arguments.input_image, *paths]
+    if len({path.resolve() for path in files}) < len(files):
+        texture = ", its MTL, its PNG" if arguments.export_texmap else ""
+        raise OptionError(
+            f"the input image, the mesh{texture} and the six views must be different files; choose"
+            " another --output_mesh or --name"
+        )
+    return paths
 
 
 @contextmanager

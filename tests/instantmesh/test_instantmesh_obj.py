@@ -8,23 +8,24 @@ from helpers.instantmesh_cases import tiny_config
 from helpers.parity import Parity
 
 from instantmesh_backend.extract_mesh import extract_mesh
-from instantmesh_backend.obj_export import write_obj_with_mtl, write_textured_obj
+from instantmesh_backend.obj_export import obj_with_mtl, textured_obj
 from instantmesh_backend.reconstruction import build_reconstruction
 from onelook.asset.texels import TexelGeometry
 
 
-def read_picture(path):
-    return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+def read_picture(png):
+    pixels = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
-def test_files_are_the_originals(load_case, tmp_path):
+def test_files_are_the_originals(load_case):
     case = load_case("instantmesh/obj_mtl_export")
     given = [case.arrays[name] for name in ("verts", "uvs", "faces", "faces_tex", "texture")]
-    write_obj_with_mtl(tmp_path / "thing.obj", *given)
+    made = obj_with_mtl("thing", *given)
     for name in ("obj", "mtl"):
         stored = case.arrays[f"{name}_text"].tobytes().decode()
-        assert (tmp_path / f"thing.{name}").read_text().strip() == stored.strip()
-    difference = read_picture(tmp_path / "thing.png").astype(int) - case.arrays["png"]
+        assert getattr(made, name).decode().strip() == stored.strip()
+    difference = read_picture(made.png).astype(int) - case.arrays["png"]
     assert np.abs(difference).max() <= case.info["tolerance"]["atol"]
 
 
@@ -50,13 +51,13 @@ def test_texels_lie_where_the_originals_lie(load_case):
 
 
 @torch.inference_mode()
-def test_texture_holds_the_colours_of_the_surface(load_case, tmp_path):
+def test_texture_holds_the_colours_of_the_surface(load_case):
     case = Parity(load_case("instantmesh/extract_mesh_tiny"))
     model = seed_weights(build_reconstruction(tiny_config(case)), case.case.info["weights_seed"])
     model.synthesizer.decoder.net_sdf[6].bias.data = case["net_sdf_last_bias"]
     mesh = extract_mesh(model, case["planes"])
-    write_textured_obj(mesh, tmp_path / "m.obj", texture_size=256)
-    lines = [line.split() for line in (tmp_path / "m.obj").read_text().splitlines()]
+    made = textured_obj(mesh, "m", texture_size=256)
+    lines = [line.split() for line in made.obj.decode().splitlines()]
     vertices, uvs = (np.array([r[1:] for r in lines if r[0] == k], float) for k in ("v", "vt"))
     corners = np.array([[c.split("/") for c in r[1:]] for r in lines if r[0] == "f"], int) - 1
     np.testing.assert_allclose(vertices, mesh.vertices.numpy(), atol=1e-6)
@@ -65,7 +66,7 @@ def test_texture_holds_the_colours_of_the_surface(load_case, tmp_path):
     )
     centres = vertices[corners[..., 0]].mean(axis=1)
     at = uvs[corners[..., 1]].mean(axis=1)
-    picture = read_picture(tmp_path / "m.png")[::-1]
+    picture = read_picture(made.png)[::-1]
     seen = picture[tuple((at[:, ::-1] * 256).astype(int).T)] / 255
     wanted = mesh.colors(torch.from_numpy(centres).float()).clamp(0, 1).numpy()
     assert np.median(np.abs(seen - wanted)) < 0.02

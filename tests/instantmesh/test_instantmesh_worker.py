@@ -103,6 +103,49 @@ def test_as_a_host_calls_it(arguments, place):
     assert {path.name: path.read_bytes() for path in (place / "out").iterdir()} == before
 
 
+TEXTURED = ["mesh_cup.mtl", "mesh_cup.obj", "mesh_cup.png"]
+
+
+def test_with_a_texture(arguments, place):
+    """Three files that name each other, in the original's axes: z up, not mirrored."""
+    assert main([*words({**arguments, "--save_dir": place}), "--export_texmap"]) == 0
+    assert sorted(path.name for path in (place / "out").iterdir()) == TEXTURED
+    with Image.open(place / "out" / "mesh_cup.png") as texture:
+        assert (texture.size, texture.mode) == ((1024, 1024), "RGB")
+    mesh = trimesh.load(place / "out" / "mesh_cup.obj", process=False)
+    assert mesh.visual.material.name == "material_0"
+    assert np.ptp(mesh.vertices, axis=0) == pytest.approx(2 * np.array(HALF_AXES), rel=0.12)
+    assert signed_volume(mesh.vertices, mesh.faces) > 0
+    colors = mesh.visual.to_color().vertex_colors[:, :3].astype(float)
+    for axis in range(3):  # the tiny model's colours grow with x, y and z
+        assert np.corrcoef(mesh.vertices[:, axis], colors[:, axis])[0, 1] > 0.98
+
+
+def test_a_texture_that_fails_leaves_nothing(arguments, place, monkeypatch, capsys):
+    """Neither of this run nor of an earlier one."""
+    (place / "out").mkdir()
+    for name in TEXTURED:
+        (place / "out" / name).write_text("old")
+    write_bytes = type(place).write_bytes
+
+    def full_disk(path, content):
+        if ".png" in path.name:
+            raise OSError(28, "No space left on device")
+        return write_bytes(path, content)
+
+    monkeypatch.setattr(type(place), "write_bytes", full_disk)
+    assert main([*words(arguments), "--export_texmap"]) == 1
+    assert "No space left on device" in capsys.readouterr().err.splitlines()[-1]
+    assert list((place / "out").iterdir()) == []
+
+
+def test_a_texture_in_the_way_of_the_input(arguments, place, capsys):
+    arguments["--output_mesh"] = arguments["--input_image"].with_suffix(".obj")
+    assert main([*words(arguments), "--export_texmap"]) == 1
+    assert "its PNG and the six views must be different files" in capsys.readouterr().err
+    assert arguments["--input_image"].is_file()
+
+
 def test_seed_steps_and_save_dir(arguments, place):
     made = {}
     for changes in ({}, {"--seed": 7}, {"--num_inference_steps": 2}):
@@ -241,7 +284,7 @@ def test_outputs_that_cannot_be_written(arguments, place, capsys):
 def test_the_input_is_never_written_over(arguments, place, capsys):
     arguments["--output_mesh"] = arguments["--input_image"]
     assert main(words(arguments)) == 1
-    assert "must be three files" in capsys.readouterr().err
+    assert "must be different files" in capsys.readouterr().err
     assert arguments["--input_image"].is_file()
 
 
