@@ -17,7 +17,7 @@ from typing import Any
 from onelook.service.backlog import Backlog
 from onelook.service.child import Child
 from onelook.service.jobs import Job, OutputFile, State
-from onelook.service.logs import log_event
+from onelook.service.logs import log_event, places
 
 WORKER_COMMAND = (sys.executable, "-m", "onelook.service.worker")
 CANCEL_SECONDS = 3.0  # for a job to leave the step it is in; then its process is killed
@@ -59,10 +59,6 @@ class Lane:
         self._child: Child | None = None
         self._job: Job | None = None
 
-    @property
-    def pid(self) -> int | None:
-        return self._child.pid if self._child else None
-
     async def run(self) -> None:
         failed_starts = 0
         while True:
@@ -75,9 +71,12 @@ class Lane:
                     await self._work()
                 else:
                     failed_starts += 1
-            except OSError as error:  # no process can be started at the moment
+            except Exception as error:  # whatever it is, this device must go on serving
                 failed_starts += 1
-                log_event("worker not started", logging.ERROR, error=type(error).__name__)
+                log_event(
+                    "worker not usable", logging.ERROR, device=self.device,
+                    error=type(error).__name__, places=places(error.__traceback__),
+                )  # fmt: skip
             finally:
                 self.is_ready = False
             await self.close()
@@ -179,6 +178,10 @@ class Lane:
             return None
         except asyncio.CancelledError:
             _end_without_answer(job, "The service is being stopped.", "Stopped")
+            raise
+        except Exception:
+            await self.close()
+            _end_without_answer(job, _UNEXPECTED, "Unexpected")
             raise
         finally:
             self._job = None

@@ -3,8 +3,9 @@
     python faulty_service.py FAULT_FILE CLOCK_FILE PORT
 
 FAULT_FILE holds what is to happen in the next jobs: `oom:STAGE`, `unexpected:STAGE`, `die:STAGE`,
-`hang:STAGE` (deaf to signals), `slow:STAGE` (seconds long, but listening), `frugal` (cheap settings
-for all) or nothing. CLOCK_FILE holds seconds that the clock on the wall is wrong by.
+`hang:STAGE` (deaf to signals), `slow:STAGE` (seconds long, but listening), `babble:STAGE` (says it
+is done and not what it made), `frugal` (cheap settings for all) or nothing. CLOCK_FILE holds
+seconds that the clock on the wall is wrong by.
 """
 
 from __future__ import annotations

@@ -13,6 +13,9 @@ from pathlib import Path
 from onelook.engine import Engine
 from onelook.report import Report
 from onelook.service import worker
+from onelook.service.child import Channel
+
+channels: list[Channel] = []
 
 
 def break_stages(fault: Path) -> None:
@@ -27,6 +30,16 @@ def break_stages(fault: Path) -> None:
             yield
 
     Report.step = step
+
+
+def remember_channels() -> None:
+    sound_start = Channel.__init__
+
+    def start(channel: Channel) -> None:
+        sound_start(channel)
+        channels.append(channel)
+
+    Channel.__init__ = start
 
 
 def be_frugal(fault: Path) -> None:
@@ -52,6 +65,8 @@ def misbehave(kind: str) -> None:
         raise RuntimeError("/secret/path/of/the/machine")
     if kind == "die":
         os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "babble":
+        channels[0]._out.write(b'{"event": "done"}\n')
     if kind == "hang":
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
     if kind in ("hang", "slow"):
@@ -59,6 +74,7 @@ def misbehave(kind: str) -> None:
 
 
 if __name__ == "__main__":
+    remember_channels()
     break_stages(Path(sys.argv[1]))
     be_frugal(Path(sys.argv[1]))
     worker.main(*sys.argv[2:])

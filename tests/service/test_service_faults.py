@@ -57,6 +57,16 @@ def test_memory_that_runs_out_in_any_stage_fails_that_job_alone(faulty_service, 
     assert faulty_service.worker_pid() == worker
 
 
+def test_a_worker_that_talks_nonsense_is_replaced(faulty_service):
+    worker = faulty_service.worker_pid()
+    faulty_service.fault("babble:shape")
+    answer = faulty_service.create(PICTURE, **SMALL)
+    assert answer.code == 500 and answer.body["detail"].startswith("Something went wrong")
+    faulty_service.fault()
+    assert faulty_service.create(PICTURE, **CUT_OUT_ONLY).code == 200
+    assert faulty_service.worker_pid() != worker
+
+
 def test_a_job_that_hears_nothing_is_canceled_with_its_worker(faulty_service):
     worker = faulty_service.worker_pid()
     faulty_service.fault("hang:shape")
