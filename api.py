@@ -1,7 +1,7 @@
 """The REST door: `uvicorn api:app`, set up by the environment (docs/service.md).
 
-`onelook serve` is the same with command-line flags. Run one server process: it keeps the jobs in memory
-and starts a worker process for each device itself.
+`onelook serve` is the same with command-line flags. Run one server process: it keeps jobs in its
+memory, and starts a worker process for each device itself.
 """
 
 import os
