@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from onelook.nn.inner_type import half_keys
 from onelook.nn.structure_vae import SparseStructureDecoder, StructureDecoderConfig
+from onelook.weights.opening import open_pair
 from trellis2_backend import config
 from trellis2_backend.latent_decoder import SparseUnetVaeDecoder
 from trellis2_backend.latent_encoder import FlexiDualGridVaeEncoder, SparseUnetVaeEncoder
@@ -30,7 +32,29 @@ NETWORKS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
     }.items()
 }
 
+# Name in the pipelines -> class.
+CLASSES = {
+    "structure_flow": SparseStructureFlowModel,
+    "structure_decoder": SparseStructureDecoder,
+    "shape_flow_512": SLatFlowModel,
+    "shape_flow_1024": SLatFlowModel,
+    "shape_decoder": FlexiDualGridVaeDecoder,
+    "shape_encoder": FlexiDualGridVaeEncoder,
+    "texture_flow_512": SLatFlowModel,
+    "texture_flow_1024": SLatFlowModel,
+    "texture_decoder": SparseUnetVaeDecoder,
+}
+
 TORSO = ("blocks", "middle_block")  # parts whose layers compute in half precision
+
+
+def open_network(stem: Path, name: str) -> nn.Module:
+    """Open the pair `stem` as the network that the pipelines call `name`.
+
+    Raises WeightsError as `open_pair`, and when the pair is of another class.
+    """
+    kind = CLASSES[name].__name__
+    return open_pair(stem, {kind: NETWORKS[kind]})
 
 
 def exact_keys(network: nn.Module) -> set[str]:

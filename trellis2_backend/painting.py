@@ -22,10 +22,9 @@ from onelook.report import Report
 from onelook.residency.device import Device
 from onelook.residency.plan import Stage
 from onelook.weights.layouts import read_pipeline
-from onelook.weights.opening import open_pair
 from trellis2_backend.conditioning import PictureEncoder, open_dino
 from trellis2_backend.dual_grid import DualGrid
-from trellis2_backend.networks import NETWORKS
+from trellis2_backend.networks import open_network
 from trellis2_backend.request import WORKING_BYTES, Encoder, Request, open_residency
 from trellis2_backend.sampler import SamplerParams
 from trellis2_backend.settings import ENCODER, ROLES, Settings, read_settings, require_match
@@ -78,11 +77,11 @@ class PaintingPipeline:
         """
         pipeline = read_pipeline(folder)
         networks = {
-            name: open_pair(pipeline.stem(role), NETWORKS)
+            name: open_network(pipeline.stem(role), name)
             for role, name in ROLES.items()
             if name in _USED
         }
-        networks[ENCODER] = open_pair(shape_encoder / ENCODER_STEM, NETWORKS)
+        networks[ENCODER] = open_network(shape_encoder / ENCODER_STEM, ENCODER)
         picture_encoder = PictureEncoder(open_dino(encoder))
         return PaintingPipeline(networks, picture_encoder, read_settings(pipeline), device, vram)
 

@@ -26,10 +26,9 @@ from onelook.report import Report
 from onelook.residency.device import Device
 from onelook.residency.plan import Stage
 from onelook.weights.layouts import read_pipeline
-from onelook.weights.opening import open_pair
 from trellis2_backend.conditioning import PictureEncoder, open_dino
 from trellis2_backend.dual_grid import DualGridMesh, dual_grid_to_mesh
-from trellis2_backend.networks import NETWORKS
+from trellis2_backend.networks import open_network
 from trellis2_backend.request import WORKING_BYTES, Encoder, Request, open_residency
 from trellis2_backend.sampler import SamplerParams, spread_of_grids, structure_velocities
 from trellis2_backend.settings import (
@@ -125,7 +124,7 @@ class Trellis2Pipeline:
         """
         pipeline = read_pipeline(folder)
         settings = read_settings(pipeline)
-        networks = {name: open_pair(pipeline.stem(role), NETWORKS) for role, name in ROLES.items()}
+        networks = {name: open_network(pipeline.stem(role), name) for role, name in ROLES.items()}
         return Trellis2Pipeline(
             networks, PictureEncoder(open_dino(encoder)), settings, device, vram
         )

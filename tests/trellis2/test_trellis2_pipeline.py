@@ -335,6 +335,7 @@ def test_too_many_tokens(pipeline, monkeypatch):
         ({"default_pipeline_type": "2048"}, "default_pipeline_type is '2048'"),
         ({"tex_slat_flow_model_512": "ckpts/shape_flow_512"}, "both latents gives 16, texture_f"),
         ({"shape_slat_flow_model_1024": None}, "names no shape_slat_flow_model_1024"),
+        ({"tex_slat_decoder": "ckpts/tex_flow_512"}, "class 'SLatFlowModel'; known here are Spar"),
         ({"tex_slat_decoder": "ckpts/missing"}, "missing.json is missing"),
     ],
 )
