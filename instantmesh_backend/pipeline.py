@@ -44,6 +44,22 @@ STEP_SHARES = {  # of the time on a GPU, beside those of an asset; only for prog
     "reconstruct": 3,
     "extract": 3,
 }
+# What a stage computes with besides weights, as a test works out for the large model: the picture's
+# encoding at 512 x 512; four references in one batch, and what they leave for the steps that read
+# it; the decoding of 640 x 960 pixels, all in float16; the field at 2^20 points in float32, which
+# takes more than the views' tokens do.
+WORKING_BYTES = {
+    "condition": 360_000_000,
+    "views": 1_000_000_000,
+    "decode_views": 1_000_000_000,
+    "reconstruct": 1_000_000_000,
+}
+STAGES = (
+    Stage("condition", ("vision", "vae"), WORKING_BYTES["condition"]),
+    Stage("views", ("unet",), WORKING_BYTES["views"]),
+    Stage("decode_views", ("vae",), WORKING_BYTES["decode_views"]),
+    Stage("reconstruct", ("reconstruction",), WORKING_BYTES["reconstruct"]),
+)
 TO_FLOAT16 = {torch.float32: torch.float16, torch.bfloat16: torch.float16}
 
 
@@ -84,12 +100,7 @@ class InstantMeshPipeline:
                 "unet": Network(zero123plus.unet, painting, UNET_BLOCKS),
                 "reconstruction": Network(reconstruction, TO_FLOAT32, BLOCKS),
             },
-            [
-                Stage("condition", ("vision", "vae")),
-                Stage("views", ("unet",)),
-                Stage("decode_views", ("vae",)),
-                Stage("reconstruct", ("reconstruction",)),
-            ],
+            STAGES,
             place,
             vram,
         )
