@@ -126,14 +126,19 @@ def _told(error: Exception) -> dict[str, Any]:
     """A named error by its sentence; others by class and places, which only the log shows."""
     if isinstance(error, OnelookError):
         return {"kind": type(error).__name__, "sentence": str(error)}
-    out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    kind = "OutOfMemory" if out_of_memory else "Unexpected"
     return {
-        "kind": kind,
+        "kind": "OutOfMemory" if _is_out_of_memory(error) else "Unexpected",
         "sentence": "",
         "error": type(error).__name__,
         "places": places(error.__traceback__),
     }
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Each library says it in its own way: Python and numpy, torch, warp, OpenCV."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return any(words in str(error) for words in ("Failed to allocate", "Insufficient memory"))
 
 
 def _free_memory() -> None:
