@@ -19,7 +19,7 @@ from onelook.demo.events import RESULTS, Events
 from onelook.demo.makers import Maker
 from onelook.demo.sessions import Sessions
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "examples").glob("*.png"))
 # Gradio's viewer tries WebGPU wherever the browser has the word for it, and where that fails, only
 # after an error turns to WebGL. What it shows needs no more than WebGL.
 _WEBGL = "<script>delete Navigator.prototype.gpu</script>"
@@ -51,7 +51,7 @@ def build_page(maker: Maker, folder: Path, max_waiting: int = 16) -> gr.Blocks:
     uploads = folder / "uploads"
     os.environ["GRADIO_TEMP_DIR"] = str(uploads)
     sessions = Sessions(files, uploads)
-    gr.set_static_paths([files, *([EXAMPLES] if EXAMPLES.is_dir() else [])])
+    gr.set_static_paths([files, *EXAMPLES])
     with gr.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as page:
         parts = _lay_out()
         _connect(page, parts, Events(maker, sessions, max_waiting))
@@ -98,10 +98,9 @@ def _input_column() -> dict[str, Any]:
     with gr.Row():
         parts["generate"] = gr.Button("Generate", variant="primary", elem_id="generate")
         parts["cancel"] = gr.Button("Cancel", variant="stop", interactive=False, elem_id="cancel")
-    examples = sorted(map(str, EXAMPLES.glob("*.png")))
-    if examples:
+    if EXAMPLES:  # they do not come with the installed package
         gr.Examples(
-            examples,
+            list(map(str, EXAMPLES)),
             parts["picture"],
             cache_examples=False,
             api_visibility="private",

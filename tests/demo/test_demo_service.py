@@ -18,7 +18,7 @@ from onelook.errors import OnelookError
 from onelook.options import Options
 
 KEY = "a-long-test-key"  # of the service in conftest.py
-QUICK = Options(model="relief", texture_size=256, decimation_target=2000, video_size=256)
+QUICK = Options(model="relief", texture_size=256, decimation_target=2000, generate_video=False)
 
 
 @pytest.fixture
