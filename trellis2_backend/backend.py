@@ -28,8 +28,9 @@ class Trellis2Backend:
     step_shares = {
         "condition": 2,
         "structure": 15,
-        "shape": 30,
+        "shape": 10,
         "upsample": 2,
+        "finer_shape": 25,
         "texture": 15,
         "decode_shape": 6,
         "decode_texture": 6,

@@ -239,11 +239,11 @@ class _Run(Request):
     ) -> tuple[SparseTensor, int]:
         """Places -> the shape's latent there, or, in a cascade, on finer ones; its resolution."""
         first, *finer = self.type.flows
-        shape = self._shape_latent(first, conditions, voxels, generator)
+        shape = self._shape_latent(first, conditions, voxels, generator, "shape")
         resolution = self.type.resolution
         for flow in finer:
             voxels, resolution = self._finer_places(shape)
-            shape = self._shape_latent(flow, conditions, voxels, generator)
+            shape = self._shape_latent(flow, conditions, voxels, generator, "finer_shape")
         return shape, resolution
 
     def sample_texture(
@@ -298,8 +298,10 @@ class _Run(Request):
         conditions: Mapping[int, Tensor],
         voxels: Voxels,
         generator: Generator,
+        step: str,
     ) -> SparseTensor:
-        latent = self.latent(f"shape_{flow}", conditions[int(flow)], voxels, self.shape, generator)
+        tokens = conditions[int(flow)]
+        latent = self.latent(f"shape_{flow}", tokens, voxels, self.shape, generator, step=step)
         return SparseTensor(self.settings.shape_norm.undo(latent), voxels)
 
     def _finer_places(self, shape: SparseTensor) -> tuple[Voxels, int]:

@@ -80,13 +80,14 @@ class Request:
         params: SamplerParams,
         generator: Generator,
         beside: Tensor | None = None,
+        step: str | None = None,
     ) -> Tensor:
-        """(T, C) as the flow of this stage gives it."""
+        """(T, C) as the flow of this stage gives it; step: what it is called in the report."""
         kind, _, size = stage.partition("_")
         flow = self.networks[f"{kind}_flow_{size}"]
         channels = flow.config.in_channels - (0 if beside is None else beside.shape[1])
         velocities = latent_velocities(flow, voxels, beside)
-        with self.report.step(kind), self.residency.stage(stage):
+        with self.report.step(step or kind), self.residency.stage(stage):
             noise = self.noise((len(voxels), channels), generator)
             latent = self.follow(velocities, noise, tokens, params, spread_of_rows(voxels))
             self.require_finite(latent, stage)

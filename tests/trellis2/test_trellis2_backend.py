@@ -115,3 +115,12 @@ def test_without_weights_the_remedy_is_named(folders, monkeypatch, tmp_path):
         Trellis2Backend(Setup("cpu"))
     with pytest.raises(WeightsError, match="onelook weights pull dinov3-vitl16"):
         Trellis2Backend(Setup("cpu", weights=str(folders[0])))
+
+
+def test_progress_never_goes_back(weights, foreground):
+    report = Report(lambda step, fraction: seen.append(report.overall(fraction)))
+    seen = []
+    backend = Trellis2Backend(Setup("cpu"))
+    report.plan(backend.step_shares)
+    backend.generate([foreground], Options(pipeline_type="1024_cascade", **FEW), report)
+    assert seen == sorted(seen) and seen[0] == 0 and len(set(seen)) > 10

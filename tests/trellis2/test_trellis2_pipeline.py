@@ -203,8 +203,8 @@ def test_a_picture_becomes_an_object(pipeline, name):
     assert torch.allclose(torch.from_numpy(used.min(0)), low, atol=margin)
     assert torch.allclose(torch.from_numpy(used.max(0)), high, atol=margin)
     assert sample.attributes[:, 5].min() > 0.99 and sample.attributes[:, :3].std() > 0.05
-    upsample = ["upsample"] * ("cascade" in name)
-    steps = ["condition", "structure", "shape", *upsample, "texture", *DECODING, "mesh"]
+    finer = ["upsample", "finer_shape"] if "cascade" in name else []
+    steps = ["condition", "structure", "shape", *finer, "texture", *DECODING, "mesh"]
     assert list(report.seconds) == steps
 
 
