@@ -48,7 +48,7 @@ def browser() -> Iterator[Any]:
 
 
 @contextmanager
-def window(opened: Any, width: int = 1300, height: int = 1100) -> Iterator[Window]:
+def window(opened: Any, width: int = 900, height: int = 700) -> Iterator[Window]:
     """A fresh window. A request to any other host is refused and noted."""
     context = opened.new_context(
         viewport={"width": width, "height": height}, accept_downloads=True, locale="en-GB"
