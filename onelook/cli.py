@@ -18,6 +18,7 @@ from pathlib import Path
 from onelook import __version__
 from onelook.errors import OnelookError, OptionError
 from onelook.options import Options, option_fields, parse_options
+from onelook.setup_arguments import add_setup_arguments
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 FILE_MEANINGS = {
@@ -149,15 +150,7 @@ def _generate_parser() -> argparse.ArgumentParser:
         metavar="IMAGE",
         help="further pictures of the object in the one IMAGE; trellis only, others ignore them",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N (default: auto)")
-    parser.add_argument(
-        "--vram", default="auto", metavar="GB", help="GPU memory networks may use (default: auto)"
-    )
-    parser.add_argument(
-        "--weights",
-        metavar="PLACE",
-        help="folder or owner/repository with another checkpoint for --model, in the same layout",
-    )
+    add_setup_arguments(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress, only file names")
     parser.add_argument("--version", action="version", version=f"onelook {__version__}")
     group = parser.add_argument_group("options")

@@ -10,6 +10,7 @@ from onelook import __version__
 from onelook.backends import BackendEntry, Setup, choose_backend
 from onelook.errors import OptionError, OutputError
 from onelook.options import parse_options
+from onelook.setup_arguments import add_setup_arguments
 
 OPTIONS = (  # of onelook/options.py, those that the command takes
     "seed",
@@ -63,15 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=True,
         help="paint on the mesh's own UVs where they are good (default: on)",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N (default: auto)")
-    parser.add_argument(
-        "--vram", default="auto", metavar="GB", help="GPU memory networks may use (default: auto)"
-    )
-    parser.add_argument(
-        "--weights",
-        metavar="PLACE",
-        help="folder or owner/repository with another checkpoint in TRELLIS.2's layout",
-    )
+    add_setup_arguments(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress, only file names")
 
 

@@ -13,6 +13,7 @@ from onelook.batch.sources import Item, list_items
 from onelook.batch.stages import Job, Row
 from onelook.errors import OptionError, OutputError
 from onelook.options import Options, parse_options
+from onelook.setup_arguments import add_setup_arguments
 
 OPTIONS = tuple(Options.__dataclass_fields__)
 
@@ -54,15 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--redo", action="store_true", help="make everything again, also what is already there"
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
-    parser.add_argument(
-        "--vram", default="auto", metavar="GB", help="GPU memory networks may use (default: auto)"
-    )
-    parser.add_argument(
-        "--weights",
-        metavar="PLACE",
-        help="folder or owner/repository with another checkpoint for --model, in the same layout",
-    )
+    add_setup_arguments(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="only the summary")
 
 

@@ -10,6 +10,7 @@ import sys
 from types import FrameType
 
 from onelook.errors import OnelookError, OptionError
+from onelook.setup_arguments import add_setup_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,15 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         help="let a running `onelook serve` do the work; its key is read from ONELOOK_API_KEY",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N (default: auto)")
-    parser.add_argument(
-        "--vram", default="auto", metavar="GB", help="GPU memory networks may use (default: auto)"
-    )
-    parser.add_argument(
-        "--weights",
-        metavar="PLACE",
-        help="folder or owner/repository with another checkpoint, in the same layout",
-    )
+    add_setup_arguments(parser)
     parser.add_argument(
         "--max_waiting", type=int, default=16, help="visitors that may wait (default: 16)"
     )
