@@ -101,7 +101,7 @@ def make_trellis(root: Path) -> Path:
         "slat_normalization": {"mean": [0.0] * 8, "std": [1.0] * 8},
         "image_cond_model": "dinov2_vitl14_reg",
     }
-    _write_json(folder / "pipeline.json", {"name": "TrellisImageTo3DPipeline", "args": args})
+    write_json(folder / "pipeline.json", {"name": "TrellisImageTo3DPipeline", "args": args})
     return folder
 
 
@@ -115,7 +115,7 @@ def make_trellis2(root: Path, hollow: bool = True) -> Path:
     for place in described["content"]["args"]["models"].values():
         stem = folder / place if place.startswith("ckpts/") else root / place
         _write_pair(stem, read_key_list("trellis2", stem.name), hollow)
-    _write_json(folder / "pipeline.json", described["content"])
+    write_json(folder / "pipeline.json", described["content"])
     return folder
 
 
@@ -146,8 +146,10 @@ def make_dino3(root: Path) -> Path:
 
 
 def _write_hub_folder(folder: Path, shapes: dict[str, list[int]], config: dict[str, Any]) -> Path:
-    _write_file(folder / "model.safetensors", shapes, dict.fromkeys(shapes, "F32"), hollow=False)
-    _write_json(folder / "config.json", config)
+    write_safetensors(
+        folder / "model.safetensors", shapes, dict.fromkeys(shapes, "F32"), hollow=False
+    )
+    write_json(folder / "config.json", config)
     return folder
 
 
@@ -157,14 +159,15 @@ def _is_half(key: str) -> bool:
 
 def _write_pair(stem: Path, wanted: KeyList, hollow: bool = False) -> None:
     weights = stem.with_name(stem.name + ".safetensors")
-    _write_file(weights, wanted.tensors, wanted.types, hollow)
+    write_safetensors(weights, wanted.tensors, wanted.types, hollow)
     content = {"name": wanted.class_name, "args": wanted.config}
-    _write_json(stem.with_name(stem.name + ".json"), content)
+    write_json(stem.with_name(stem.name + ".json"), content)
 
 
-def _write_file(
+def write_safetensors(
     path: Path, shapes: Mapping[str, list[int]], types: Mapping[str, str], hollow: bool
 ) -> None:
+    """A file of that layout at `path`, unless it is there already."""
     head, size = header(shapes, types)
     if path.is_file() and path.stat().st_size == len(head) + size:
         return
@@ -176,7 +179,7 @@ def _write_file(
             file.truncate(len(head) + size)
         else:
             for key in in_file_order(types):
-                file.write(_numbers(types[key], prod(shapes[key])))
+                file.write(made_numbers(types[key], prod(shapes[key])))
     os.replace(temporary, path)
 
 
@@ -199,15 +202,16 @@ def in_file_order(types: Mapping[str, str]) -> list[str]:
 _pools: dict[str, np.ndarray] = {}
 
 
-def _numbers(kind: str, count: int) -> bytes:
+def made_numbers(kind: str, count: int) -> bytes:
     """Normally distributed numbers of the usual size of weights, the same pool over and over."""
     if not _pools:
         drawn = np.random.default_rng(0).standard_normal(_POOL_NUMBERS, dtype=np.float32) * 0.02
         _pools["F32"], _pools["F16"] = drawn, drawn.astype(np.float16)
         _pools["BF16"] = (drawn.view(np.uint32) >> 16).astype(np.uint16)  # cut off, not rounded
-    return np.resize(_pools[kind], count).tobytes()
+    return np.resize(_pools[kind][:count], count).tobytes()
 
 
-def _write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any) -> None:
+    """Like the official small files; the folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=4))

@@ -143,7 +143,7 @@ def write_zero123plus(folder: Path, seed: int = 1) -> Path:
     _save(vision, folder / "vision_encoder/model.safetensors")
     text = seed_weights(build_text(TEXT), seed, prefix="text_model.")
     _save(text, folder / "text_encoder/model.safetensors", "text_model.")
-    _write_tokenizer(folder / "tokenizer")
+    write_tokenizer(folder / "tokenizer")
     return folder
 
 
@@ -199,9 +199,9 @@ def _save(network: nn.Module, path: Path, prefix: str = "") -> None:
     save_file(tensors, path)
 
 
-def _write_tokenizer(folder: Path) -> None:
+def write_tokenizer(folder: Path) -> None:
     """Single letters; like the official one it pads with "!", which is number 0."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     letters = [chr(code) for code in range(ord("!"), ord("~") + 1)]
     words = [*letters, *(f"{one}</w>" for one in letters), "<|startoftext|>", "<|endoftext|>"]
     (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
@@ -247,11 +247,18 @@ def _hold_an_ellipsoid(network: nn.Module) -> None:
     transformer.deconv.bias.zero_()
     for channel in range(3):
         transformer.deconv.weight[channel, channel] += (16, 4, 4)[channel]
-    channels = config.triplane_dim
-    curve = [0, channels, 2 * channels]  # channel 0 of each plane; their sum is 3 - ...
+    read_planes(network.synthesizer.decoder, config.triplane_dim)
+
+
+def read_planes(decoder: nn.Module, channels: int) -> None:
+    """Let the heads find the surface where channel 0 of the three planes adds up to 2, the inside
+    where it is more, and colours that grow with the coordinates in channels 1 and 2.
+
+    channels: of a plane. In place; under `torch.no_grad()`.
+    """
+    curve = [0, channels, 2 * channels]
     # x is along the columns of the first plane, y along its rows, z along the second's rows.
     coordinates = [1, 2, channels + 2]
-    decoder = network.synthesizer.decoder
     if hasattr(decoder, "net_sdf"):
         _pass_through(decoder.net_sdf, {0: (curve, 1.0, 0.0)}, [(0, -1.0, 2.0)])
         _pass_through(*_of_colors(decoder.net_rgb, coordinates, first=0))

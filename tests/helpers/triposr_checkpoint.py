@@ -14,10 +14,11 @@ from pathlib import Path
 import torch
 import yaml
 from helpers.golden import seed_weights
+from torch import nn
 
 from onelook.nn.vit import ViTConfig
 from triposr_backend.config import CLASSES, TripoSRConfig
-from triposr_backend.scene_model import TripoSR
+from triposr_backend.scene_model import Decoder, TripoSR
 
 RADIUS = 0.5  # of the ball, in world units
 PLANE, CHANNELS, FEATURES, HIDDEN = 16, 64, 8, 32
@@ -95,10 +96,19 @@ def _make_ball(model: TripoSR, radius: float) -> None:
     upsample = model.post_processor.upsample
     upsample.weight[:, 0], upsample.bias[0] = 0, 0
     upsample.weight[0, 0] = 1
-    first, second, last = (model.decoder.layers[i] for i in (0, 2, 4))
-    sums = torch.zeros(3 * FEATURES)
-    sums[::FEATURES] = 1
-    for layer, row in ((first, sums), (second, torch.eye(HIDDEN)[0] - torch.eye(HIDDEN)[1])):
+    read_planes(model.decoder)
+
+
+def read_planes(decoder: Decoder) -> None:
+    """Let the density cross its level where channel 0 of the three planes adds up to RADIUS^2, and
+    be higher where it is less. In place; under `torch.no_grad()`."""
+    *hidden, last = (layer for layer in decoder.layers if isinstance(layer, nn.Linear))
+    sums = torch.zeros(hidden[0].in_features)
+    sums[:: len(sums) // 3] = 1
+    difference = torch.zeros(last.in_features)
+    difference[0], difference[1] = 1, -1
+    for layer in hidden:
+        row = sums if layer is hidden[0] else difference
         layer.weight[0], layer.weight[1] = row, -row  # silu(a) - silu(-a) = a
         layer.bias[:2] = 0
     last.weight[0] = 0
