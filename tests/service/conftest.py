@@ -30,7 +30,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Res
     running = {
         "plain": RestServer(folder / "plain", {"queue": 3}),
         "strict": RestServer(folder / "strict", strict),
-        "faulty": FaultyServer(folder / "faulty", {"ttl": 3, "job_seconds": 4}),
+        "faulty": FaultyServer(folder / "faulty", {"ttl": 2, "job_seconds": 3}),
     }
     try:
         for server in running.values():
