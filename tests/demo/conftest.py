@@ -1,4 +1,4 @@
-"""The real demo page, the real service and one browser, for all tests of this folder."""
+"""The real demo page, the real service for all tests of this folder."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 from helpers.demo_server import DemoServer, demo_server
-from helpers.playwright_page import browser, missing_part
 from helpers.rest_server import RestServer
 
 KEY = "a-long-test-key"
@@ -28,11 +27,3 @@ def service(tmp_path_factory) -> Iterator[str]:
     pytest.importorskip("fastapi")
     with RestServer(tmp_path_factory.mktemp("service"), {"api_keys": KEY}) as running:
         yield f"http://127.0.0.1:{running.port}"
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[object]:
-    if why := missing_part():
-        pytest.skip(why)
-    with browser() as opened:
-        yield opened
