@@ -77,10 +77,21 @@ def _load_trellis(setup: Setup) -> Backend:
     return TrellisBackend(setup)
 
 
-def _load_instantmesh(setup: Setup) -> Backend:
-    from instantmesh_backend.backend import InstantMeshBackend
+def _instantmesh(variant: str, weights: str, what: str) -> BackendEntry:
+    """One of the four models that InstantMesh's authors published."""
 
-    return InstantMeshBackend(setup)
+    def load(setup: Setup) -> Backend:
+        from instantmesh_backend.backend import InstantMeshBackend
+
+        return InstantMeshBackend(setup, variant)
+
+    return BackendEntry(
+        f"InstantMesh: six views by Zero123++, {what}",
+        load,
+        modules=("torch", "safetensors", "transformers", "diffusers", "yaml"),
+        weights=(weights,),
+        device_memory_gb=6.0,
+    )
 
 
 def _load_triposr(setup: Setup) -> Backend:
@@ -111,12 +122,17 @@ BACKENDS: dict[str, BackendEntry] = {
         device_memory_gb=4.0,
         takes_views=True,
     ),
-    "instantmesh": BackendEntry(
-        "InstantMesh: six views by Zero123++, a mesh coloured by its triplane",
-        _load_instantmesh,
-        modules=("torch", "safetensors", "transformers", "diffusers", "yaml"),
-        weights=("instantmesh-large",),
-        device_memory_gb=6.0,
+    "instantmesh": _instantmesh(
+        "instant-mesh-large", "instantmesh-large", "a mesh coloured by its triplane"
+    ),
+    "instantmesh-base": _instantmesh(
+        "instant-mesh-base", "instantmesh-base", "the smaller of its two mesh models"
+    ),
+    "instantnerf": _instantmesh(
+        "instant-nerf-large", "instantnerf-large", "a density field's surface"
+    ),
+    "instantnerf-base": _instantmesh(
+        "instant-nerf-base", "instantnerf-base", "the smaller of its two density fields"
     ),
     "triposr": BackendEntry(
         "TripoSR: a triplane in one pass, its mesh and colours",

@@ -54,7 +54,10 @@ class Options:
         "auto",
         "System that makes the shape. auto takes the best one whose weights are on this machine and"
         " that fits its device; relief is an instant preview that needs no weights.",
-        choices=("auto", "trellis2", "trellis", "instantmesh", "triposr", "relief"),
+        choices=(
+            *("auto", "trellis2", "trellis", "instantmesh", "instantmesh-base", "instantnerf"),
+            *("instantnerf-base", "triposr", "relief"),
+        ),
     )
     seed: int = _option(
         42,

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from helpers.instantmesh_checkpoint import HALF_AXES, write_all, write_reconstruction
+from helpers.instantmesh_checkpoint import (
+    HALF_AXES,
+    MESH,
+    NERF,
+    write_all,
+    write_config,
+    write_reconstruction,
+)
 from helpers.pictures import mushroom_png
 from PIL import Image
 
@@ -12,7 +19,7 @@ from instantmesh_backend.cameras import FOCAL, orbit_matrices
 from instantmesh_backend.config import RECONSTRUCTION
 from instantmesh_backend.worker import mirrored
 from onelook.asset.load import load_glb
-from onelook.backends import Setup
+from onelook.backends import BACKENDS, Setup
 from onelook.canonical import CanonicalFrame
 from onelook.engine import Engine
 from onelook.errors import ForegroundError, WeightsError
@@ -78,6 +85,29 @@ def test_a_picture_becomes_a_textured_asset(weights, tmp_path):
     for name in ("model_file", "views_image"):
         first, second = (result.files[name].read_bytes() for result in made)
         assert first == second
+
+
+@pytest.mark.parametrize(
+    ("model", "variant", "config", "target"),
+    [
+        ("instantmesh-base", "instant-mesh-base", MESH, "src.models.lrm_mesh.InstantMesh"),
+        ("instantnerf", "instant-nerf-large", NERF, "src.models.lrm.InstantNeRF"),
+        ("instantnerf-base", "instant-nerf-base", NERF, "src.models.lrm.InstantNeRF"),
+    ],
+)
+def test_every_published_variant_has_a_name(
+    weights, monkeypatch, tmp_path, model, variant, config, target
+):
+    stem = variant.replace("-", "_")
+    write_reconstruction(tmp_path / f"{stem}.ckpt", config)
+    write_config(tmp_path / f"{variant}.yaml", "unet.bin", f"{stem}.ckpt", target)
+    name = BACKENDS[model].weights[0].upper().replace("-", "_")
+    monkeypatch.setenv(f"ONELOOK_{name}_WEIGHTS", str(tmp_path))
+    options = Options(**{**vars(SMALL), "model": model, "generate_views": False})
+    result = Engine(device="cpu").generate(mushroom_png(), options, tmp_path / "out")
+    extent = np.ptp(load_glb(result.files["model_file"]).vertices, axis=0)
+    depth, width, height = np.array(HALF_AXES) / max(HALF_AXES)
+    assert extent == pytest.approx([width, height, depth], rel=0.1)
 
 
 def test_axes_and_colours_are_turned_together(backend):
