@@ -6,8 +6,8 @@ The large model with random weights. For the mesh the signed field of a torus kn
 what the network's head gives, which is worked out all the same, for every point of the lattice;
 deformation, weights and colours are the network's. Grid set-up is part of it. Times are the best of
 three in a warm process; memory is the peak resident size of a process of its own that is given the
-planes and the heads and extracts once. The ceiling is the rate of one bare product of matrices,
-measured in the same run, for the arithmetic of the network's matrix products and attention.
+planes and the heads and extracts once. The ceiling is the time that the network's matrix products
+and attention alone would take at the machine's own rates, measured in the same run.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ Full-size networks with random weights in float32. A step is one forward of a fl
 structure on 4096 tokens, of the shape's latent on 4000 tokens around a torus knot, both with the
 1029 tokens of a picture. The decoder is the texture's, on the voxels of a torus at --resolution,
 level by level. The ceiling of each is the time that its products of matrices alone would take at
-the rate of one large product, measured right before and after it. --blocks: of the flow models'
+the machine's own rates, measured right before and after it. --blocks: of the flow models'
 30, fewer take less memory (5 GB) and time; figures are then of that many.
 """
 

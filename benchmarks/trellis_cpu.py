@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from made_networks import made_network
 from made_voxels import knot_shell
+from network_ceiling import Rates, linear_seconds, mean_rates, measure_rates
 from table import Figure, finish, median_seconds, parser
 from torch import Tensor, nn
 
@@ -42,15 +43,6 @@ THREADS = 2
 CONDITION_TOKENS, CONDITION_WIDTH = 1374, 1024
 VOXELS, MESH_VOXELS, RESOLUTION = 12_000, 3000, 64
 GUIDED_SIDE, GUIDED_CONDITION, GUIDED_STEPS = 10, 344, 3
-
-
-@dataclass(frozen=True)
-class Rates:
-    """Operations per second: of a linear layer 4096 x 1024 -> 4096, and of attention over 16 heads
-    of 4096 tokens of width 64."""
-
-    linear: float
-    attention: float
 
 
 @dataclass
@@ -103,12 +95,12 @@ def _step(name: str, network: nn.Module, forward: Callable[[Condition], Tensor])
     with counted(network) as work:
         seconds, exact = _timed(lambda: forward(Condition(tokens)))
     after = measure_rates()
-    rates = Rates((before.linear + after.linear) / 2, (before.attention + after.attention) / 2)
+    rates = mean_rates(before, after)
     halves = half_keys(network)
     for key, tensor in network.named_parameters():
         if key in halves:
             tensor.data = tensor.data.bfloat16()
-    linear_gain = _linear_seconds(torch.float32) / _linear_seconds(torch.bfloat16)
+    linear_gain = linear_seconds(torch.float32) / linear_seconds(torch.bfloat16)
     half_seconds, near = _timed(lambda: forward(Condition(tokens)))
     has_bfloat16 = linear_gain > 1.7  # a CPU without it has nothing to gain
     return [
@@ -211,18 +203,6 @@ ROWS: dict[str, Callable[[], list[Figure]]] = {
     "conv": conv,
     "mesh": mesh,
 }
-
-
-def measure_rates() -> Rates:
-    q, k, v = (_draw(1, 16, 4096, 64) for _ in range(3))
-    attention = median_seconds(lambda: F.scaled_dot_product_attention(q, k, v), 5)
-    linear = _linear_seconds(torch.float32)
-    return Rates(2 * 4096 * 1024 * 4096 / linear, 4 * 16 * 4096**2 * 64 / attention)
-
-
-def _linear_seconds(kind: torch.dtype) -> float:
-    x, weight, bias = (_draw(*shape).to(kind) for shape in [(4096, 1024), (4096, 1024), (4096,)])
-    return median_seconds(lambda: F.linear(x, weight, bias), 9)
 
 
 @contextmanager
