@@ -45,7 +45,17 @@ class Predictor(BasePredictor):
         model: str = Input(
             description="System that makes the shape. auto takes the best one whose weights are on this machine and that fits its device; relief is an instant preview that needs no weights.",
             default="auto",
-            choices=["auto", "trellis2", "trellis", "instantmesh", "instantmesh-base", "instantnerf", "instantnerf-base", "triposr", "relief"],
+            choices=[
+                "auto",
+                "trellis2",
+                "trellis",
+                "instantmesh",
+                "instantmesh-base",
+                "instantnerf",
+                "instantnerf-base",
+                "triposr",
+                "relief",
+            ],
         ),
         seed: int = Input(
             description="Seed of every random number: same seed, same device, same files. relief has no randomness and ignores it.",

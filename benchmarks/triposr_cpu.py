@@ -5,8 +5,8 @@
 Full size, random weights. For the mesh a torus knot stands in for the density that the network
 gives, which is worked out all the same, wherever it is asked; the colours are the network's. Times
 are the best of three in a warm process; memory is the peak resident size of a process of its own
-that extracts once. The ceiling is the rate of one bare product of matrices, measured in the same
-run, for the arithmetic of the network's matrix products and attention.
+that extracts once. The ceiling is the time that the network's matrix products and attention alone
+would take at the machine's own rates, measured in the same run.
 """
 
 from __future__ import annotations

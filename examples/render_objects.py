@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from onelook.foreground.png import write_png
 
 from onelook.asset.build import build_asset
+from onelook.foreground.png import write_png
 from onelook.isosurface.cube_cases import CORNER_OFFSETS
 from onelook.isosurface.marching_cubes import marching_cubes_cells
 from onelook.render.camera import orbit_camera
