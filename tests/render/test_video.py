@@ -56,10 +56,15 @@ def test_index_comes_before_the_pictures(tmp_path):
     assert 0 < content.find(b"moov") < content.find(b"mdat")
 
 
-def test_same_frames_same_bytes(tmp_path):
-    for name in ("a.mp4", "b.mp4"):
-        write_video(make_frames(40, 96, 160), tmp_path / name)
-    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+@pytest.mark.parametrize("width", [160, 256, 264])
+def test_same_frames_same_bytes(tmp_path, width):
+    """Encoded often: a width that x264 is not steady at shows in one film of five."""
+    path, frames = tmp_path / "a.mp4", list(make_frames(40, 96, width))
+    films = set()
+    for _ in range(16):
+        write_video(frames, path)
+        films.add(path.read_bytes())
+    assert len(films) == 1
 
 
 def test_bad_frames_are_refused_and_leave_nothing(tmp_path):
